@@ -72,9 +72,13 @@ class HParam:
             return float(value)
         if self.kind == "int" and _is_integer(value) and self._within(value):
             return int(value)
-        if self.kind == "ints" and isinstance(value, list | tuple) and len(value) == self.length:
-            if all(_is_integer(v) and self._within(v) for v in value):
-                return [int(v) for v in value]
+        if (
+            self.kind == "ints"
+            and isinstance(value, list | tuple)
+            and len(value) == self.length
+            and all(_is_integer(v) and self._within(v) for v in value)
+        ):
+            return [int(v) for v in value]
         raise ValueError(f"{self.rule}; got {value!r}")
 
     def _within(self, value: float) -> bool:
@@ -88,13 +92,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    return _is_number(value) and float(value).is_integer()
+    return _is_number(value) and (isinstance(value, int) or value.is_integer())
 
 
 _TABLE = (
-    HParam(
-        "learning_rate", 0.1, "float", "Learning rate η.", low=0.0, low_open=True, high=1000.0
-    ),
+    HParam("learning_rate", 0.1, "float", "Learning rate η.", low=0.0, low_open=True, high=1000.0),
     HParam("beta", 0.9, "float", "Momentum β in v ← βv + g.", low=0.0, high=1.0, high_open=True),
     HParam("weight_decay", 0.0, "float", "L2 penalty λ: g ← g + λθ.", low=0.0, high=1000.0),
     HParam(
@@ -112,9 +114,7 @@ _TABLE = (
         low=0.0,
         high=10_000.0,
     ),
-    HParam(
-        "batch_size", 128, "int", "Images in a step.", low=1, high=65_536, traced=False
-    ),
+    HParam("batch_size", 128, "int", "Images in a step.", low=1, high=65_536, traced=False),
     HParam(
         "features",
         (32, 64),
@@ -127,7 +127,12 @@ _TABLE = (
     ),
     HParam("dense_units", 256, "int", "Hidden dense units.", low=1, high=65_536, traced=False),
     HParam(
-        "seed", 0, "int", "Seed of the initial weights and of the data order.", low=0, high=2**32 - 1
+        "seed",
+        0,
+        "int",
+        "Seed of the initial weights and of the data order.",
+        low=0,
+        high=2**32 - 1,
     ),
 )
 

@@ -21,7 +21,10 @@ def cli() -> Cli:
     """Runs ``mnist-tune`` as a user does, in a process of its own."""
 
     def run(
-        *args: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, timeout_s: float = 300
+        *args: str | Path,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        timeout_s: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "mnist_tune", *map(str, args)],
@@ -42,3 +45,23 @@ def idx_dir() -> Path:
     if not (IDX_DIR / "train-images-idx3-ubyte.gz").exists():
         pytest.skip(f"the MNIST files are not in {IDX_DIR} (set MNIST_IDX_DIR)")
     return IDX_DIR
+
+
+@pytest.fixture(scope="session")
+def mnist_data_dir(idx_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with MNIST in it, imported from the original files (half a minute)."""
+    from mnist_tune.datasets import import_dataset
+
+    data_dir = tmp_path_factory.mktemp("mnist")
+    import_dataset("mnist", idx_dir, data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def digits_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the bundled digits in it."""
+    from mnist_tune.datasets import load_dataset
+
+    data_dir = tmp_path_factory.mktemp("digits")
+    load_dataset("digits", data_dir)
+    return data_dir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mnist_tune.cli import data, space
+from mnist_tune.cli import data, doctor, runs, search, space, train
 from mnist_tune.cli.output import Commands
 
 
@@ -14,5 +14,16 @@ def main() -> None:
     """Find the best learning rate and beta for a small CNN on MNIST, tonight."""
 
 
-main.add_command(space.space)
-main.add_command(data.data)
+for command in (
+    search.search,
+    search.resume,
+    train.train,
+    runs.evaluate,
+    runs.runs,
+    runs.show,
+    runs.best,
+    space.space,
+    data.data,
+    doctor.doctor,
+):
+    main.add_command(command)

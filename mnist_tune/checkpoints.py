@@ -1,0 +1,85 @@
+"""Checkpoints: arrays and JSON in one safetensors file, written in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mnist_tune.errors import CheckpointError
+
+Arrays = dict[str, Any]
+"""A tree of dictionaries with arrays as leaves."""
+
+_META = "mnist-tune"
+
+
+def write_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Writes a checkpoint; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; its directory is made if it's missing.
+        arrays: a tree of dictionaries; leaves are anything NumPy can read without a copy.
+        meta: anything JSON can hold.
+    """
+    flat = {name: np.ascontiguousarray(leaf) for name, leaf in _flatten(arrays).items()}
+    write_atomically(path, save(flat, metadata={_META: json.dumps(meta)}))
+
+
+def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Reads a checkpoint's arrays and its meta; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            meta = json.loads((file.metadata() or {})[_META])
+            return _unflatten({name: file.get_tensor(name) for name in file.keys()}), meta  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of mnist-tune ({error})") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces ``path`` by a file with this content, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _unflatten(flat: Mapping[str, NDArray[Any]]) -> Arrays:
+    tree: Arrays = {}
+    for name, value in flat.items():
+        *branches, leaf = name.split(".")
+        node = tree
+        for branch in branches:
+            node = node.setdefault(branch, {})
+        node[leaf] = value
+    return tree

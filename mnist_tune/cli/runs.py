@@ -1,0 +1,106 @@
+"""``mnist-tune runs``, ``show``, ``best`` and ``evaluate``: look at results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mnist_tune.cli.output import json_option, result, result_json, verbose_option
+from mnist_tune.cli.search import STORAGE_HELP
+
+
+@click.command()
+@click.option("--storage-path", help=STORAGE_HELP)
+@json_option
+@verbose_option
+def runs(storage_path: str | None, as_json: bool) -> None:
+    """List the searches, the newest last."""
+    from mnist_tune import experiment as exp
+    from mnist_tune.report import runs_text
+
+    storage = exp.storage_path(storage_path)
+    summaries = [exp.open_experiment(path).summary() for path in exp.list_runs(storage)]
+    if as_json:
+        result_json(summaries)
+    else:
+        result(runs_text(summaries, storage))
+
+
+@click.command()
+@click.argument("run")
+@click.option("--storage-path", help=STORAGE_HELP)
+@json_option
+@verbose_option
+def show(run: str, storage_path: str | None, as_json: bool) -> None:
+    """Show a search: its trials, the best first.
+
+    RUN is a run directory, or the name of one in --storage-path.
+    """
+    from mnist_tune import experiment as exp
+    from mnist_tune.report import show_text
+    from mnist_tune.results import table
+
+    found = exp.open_experiment(exp.find_run(run, exp.storage_path(storage_path)))
+    if as_json:
+        result_json({**found.summary(), "rows": table(found.results)})
+    else:
+        result(show_text(found))
+
+
+@click.command()
+@click.argument("run")
+@click.option("--storage-path", help=STORAGE_HELP)
+@json_option
+@verbose_option
+def best(run: str, storage_path: str | None, as_json: bool) -> None:
+    """Print a search's best configuration, as in its best.yaml.
+
+    RUN is a run directory, or the name of one in --storage-path.
+    """
+    from mnist_tune import experiment as exp
+    from mnist_tune.errors import RunError
+    from mnist_tune.yamls import dump_yaml
+
+    found = exp.open_experiment(exp.find_run(run, exp.storage_path(storage_path)))
+    record = found.best_record()
+    if record is None:
+        raise RunError(
+            f"{found.path}: no trial has finished yet; go on with: mnist-tune resume {found.path}"
+        )
+    if as_json:
+        result_json(record)
+    else:
+        result(dump_yaml(record).decode().rstrip())
+
+
+@click.command()
+@click.argument("model", metavar="RUN|CHECKPOINT")
+@click.option("--dataset", help="Test on another data set.  [default: the model's]")
+@click.option("--data-dir", help="Where the data is.  [default: TFDS's directory]")
+@click.option("--storage-path", help=STORAGE_HELP)
+@json_option
+@verbose_option
+def evaluate(
+    model: str,
+    dataset: str | None,
+    data_dir: str | None,
+    storage_path: str | None,
+    as_json: bool,
+) -> None:
+    """Score a kept model on the test set: a search's best, or a checkpoint of train."""
+    from mnist_tune import experiment as exp
+    from mnist_tune.training_run import evaluate_checkpoint
+
+    path = Path(model).expanduser()
+    if not path.is_file():
+        path = exp.find_run(model, exp.storage_path(storage_path)) / exp.BEST_CHECKPOINT
+    outcome = evaluate_checkpoint(path, dataset, data_dir)
+    if as_json:
+        result_json(outcome)
+    else:
+        test = outcome["test"]
+        result(
+            f"{outcome['dataset']} test loss: {test['loss']:.4f}, "
+            f"accuracy: {100 * test['accuracy']:.2f}"
+        )

@@ -1,0 +1,142 @@
+"""Ray, started for one search on this machine or joined where it already runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mnist_tune import devices
+from mnist_tune.errors import ConfigError, SearchError
+from mnist_tune.options import SearchOptions
+
+# Read by Ray when it's imported. Its loggers halve what a driver can take; its experiment
+# snapshots serve a restore that we don't use; its output is replaced by ours.
+_RAY_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+}
+
+_OBJECT_STORE_BYTES = 400 << 20
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What one trial gets, and how many trials run at a time.
+
+    Attributes:
+        cpus: CPU cores a trial.
+        gpus: GPUs a trial.
+        count: trials at a time.
+    """
+
+    cpus: float
+    gpus: float
+    count: int
+
+
+@contextmanager
+def ray_session(address: str | None, verbose: bool) -> Iterator[None]:
+    """Ray for the time of a ``with``: a cluster's, or one of our own that ends with it."""
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    # Ray announces a change of a default that only matters to code that sees CUDA devices.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    level = logging.INFO if verbose else logging.CRITICAL
+    logging.getLogger("ray").setLevel(level)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    temporary = None if address else tempfile.mkdtemp(prefix="mnist-tune-", dir=_short_tmp())
+    try:
+        _start(address, temporary, level, verbose)
+        # Tune adds a handler of its own to its loggers, at their own level.
+        for name in ("ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        ray.shutdown()
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _start(address: str | None, temporary: str | None, level: int, verbose: bool) -> None:
+    import ray
+
+    common = {"logging_level": level, "log_to_driver": verbose}
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=devices.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=temporary,
+                **common,
+            )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        raise SearchError(f"{where} could not be reached or started: {error}") from error
+
+
+def slots(options: SearchOptions) -> Slots:
+    """What each trial gets of the cluster that is connected.
+
+    Raises:
+        ConfigError: no trial could ever start.
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    return slots_for(options, total.get("CPU", 0.0), total.get("GPU", 0.0))
+
+
+def slots_for(options: SearchOptions, cpus: float, gpus: float) -> Slots:
+    """What each trial gets of this many CPU cores and GPUs.
+
+    Raises:
+        ConfigError: no trial could ever start.
+    """
+    gpus_per_trial = options.gpus_per_trial
+    if gpus_per_trial is None:
+        gpus_per_trial = 1.0 if gpus else 0.0
+    count = cpus // options.cpus_per_trial
+    if gpus_per_trial:
+        count = min(count, gpus // gpus_per_trial)
+    if count < 1:
+        raise ConfigError(
+            f"--cpus-per-trial {options.cpus_per_trial:g} --gpus-per-trial {gpus_per_trial:g} "
+            f"must fit what is there: {cpus:g} CPU cores, {gpus:g} GPUs"
+        )
+    if options.max_concurrent:
+        count = min(count, options.max_concurrent)
+    return Slots(options.cpus_per_trial, gpus_per_trial, int(count))
+
+
+def local_gpus() -> int:
+    """The GPUs of this machine that Ray would use; starts nothing."""
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+
+
+def _short_tmp() -> str | None:
+    """A directory whose name leaves room for Ray's socket paths (107 bytes at most)."""
+    return None if len(tempfile.gettempdir()) <= 30 else "/tmp"

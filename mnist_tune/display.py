@@ -1,0 +1,117 @@
+"""What a person sees of a running search, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from mnist_tune.cluster import Slots
+from mnist_tune.hparams import HPARAMS, Config
+from mnist_tune.ledger import Event
+from mnist_tune.results import Results, TrialResult
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Show = Callable[[Results, Event, Slots], None]
+
+
+@contextmanager
+def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
+    """Shows a search: live on a terminal, elsewhere a line for each trial that ends."""
+    if not stream.isatty():
+        yield lambda results, event, _: _print_ended(results, event, stream)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    start = time.monotonic()
+    trained_before: int | None = None
+    with Live(console=Console(file=stream), refresh_per_second=4, transient=False) as live:
+
+        def show(results: Results, event: Event, slots: Slots) -> None:
+            nonlocal trained_before
+            if trained_before is None:
+                trained_before = results.counts()["unfinished"] + _is_end(event)
+            if _is_end(event):
+                live.console.print(ended_line(results, results.trials[event["trial"]]))
+            elapsed_s = time.monotonic() - start
+            live.update(_panel(results, slots, elapsed_s, trained_before))
+
+        yield show
+
+
+def ended_line(results: Results, trial: TrialResult) -> str:
+    """A trial that ended, in a line."""
+    best = trial.best(results.metric)
+    score = (
+        f"accuracy {100 * best.accuracy:6.2f} %  loss {best.loss:.4f}  epoch {best.epoch}"
+        if best
+        else "no finite result"
+    )
+    reason = f"  ({trial.reason})" if trial.reason else ""
+    return f"trial {trial.trial_id} {trial.status}: {score}  {describe(trial.config)}{reason}"
+
+
+def describe(config: Config) -> str:
+    """What of a configuration isn't the default, in a line."""
+    parts = []
+    for name, value in config.items():
+        default = HPARAMS[name].default
+        if value == (list(default) if isinstance(default, tuple) else default):
+            continue
+        parts.append(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}")
+    return " ".join(parts) or "defaults"
+
+
+def time_left_s(elapsed_s: float, ended: int, unfinished: int) -> float | None:
+    """Seconds until the end if the trials to come take as long as those that ended."""
+    return elapsed_s * unfinished / ended if ended else None
+
+
+def _is_end(event: Event) -> bool:
+    return event.get("decision") == "stop" or event["event"] == "error"
+
+
+def _print_ended(results: Results, event: Event, stream: TextIO) -> None:
+    if _is_end(event):
+        counts = results.counts()
+        ended = counts["total"] - counts["unfinished"]
+        line = ended_line(results, results.trials[event["trial"]])
+        print(f"[{ended}/{counts['total']}] {line}", file=stream, flush=True)
+
+
+def _panel(results: Results, slots: Slots, elapsed_s: float, to_do_at_start: int) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    counts = results.counts()
+    unfinished = counts["unfinished"]
+    left_s = time_left_s(elapsed_s, to_do_at_start - unfinished, unfinished)
+    bar = Table.grid(padding=(0, 1), expand=False)
+    bar.add_row(
+        ProgressBar(counts["total"], counts["total"] - unfinished, width=30),
+        f"{counts['total'] - unfinished}/{counts['total']} trials",
+        f"{min(slots.count, unfinished)} running",
+        f"{_clock(elapsed_s)} gone, " + (f"about {_clock(left_s)} left" if left_s else "…"),
+    )
+    if results.best is None:
+        best = "no result yet"
+    else:
+        trial, report = results.best
+        best = (
+            f"best so far: accuracy {100 * report.accuracy:.2f} %, loss {report.loss:.4f} "
+            f"(trial {trial.trial_id}, epoch {report.epoch}): {describe(trial.config)}"
+        )
+    return Group(bar, Text(best))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,179 @@
+"""What a search is asked to do, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from mnist_tune.errors import ConfigError
+from mnist_tune.hparams import nearest
+from mnist_tune.rungs import Metric, milestones
+
+Scheduler = Literal["asha", "fifo"]
+Searcher = Literal["random", "grid"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """All options of a search; checked when made.
+
+    Attributes:
+        dataset: a name in ``datasets.DATASETS``.
+        num_samples: configurations drawn (grids: times the grid), ≥ 1.
+        max_epochs: epochs of a trial that is never stopped, ≥ 1.
+        scheduler: ``asha`` stops poor trials early, ``fifo`` runs all to the end.
+        grace_period: epochs before ASHA's first decision, ≥ 1.
+        reduction_factor: ASHA's η: one in η goes on at each rung, ≥ 2.
+        searcher: ``random`` draws, ``grid`` enumerates.
+        metric: what is optimised on the validation set: ``accuracy`` up or ``loss`` down.
+        seed: of the draws, and of every trial whose space doesn't set its own.
+        cpus_per_trial: CPU cores a trial, > 0.
+        gpus_per_trial: GPUs a trial, ≥ 0; None: one where there are GPUs, else none.
+        max_concurrent: trials at a time, ≥ 1; None: as many as fit.
+        max_failures: how often a trial that dies is started again, ≥ 0.
+        time_budget_s: seconds after which the search ends with what it has; None: no limit.
+        validation_size: images taken from the end of the training set; None: the default.
+        train_size: images left to train on, from the start; None: all others.
+        data_dir: where the data is; None: TFDS's place.
+        address: a Ray cluster's address; None: a Ray of its own on this machine.
+    """
+
+    dataset: str = "mnist"
+    num_samples: int = 16
+    max_epochs: int = 10
+    scheduler: Scheduler = "asha"
+    grace_period: int = 1
+    reduction_factor: int = 3
+    searcher: Searcher = "random"
+    metric: Metric = "accuracy"
+    seed: int = 0
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    max_failures: int = 2
+    time_budget_s: float | None = None
+    validation_size: int | None = None
+    train_size: int | None = None
+    data_dir: str | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = [p for name, rule in _RULES.items() if (p := rule(name, getattr(self, name)))]
+        if not problems and self.scheduler == "asha" and self.grace_period > self.max_epochs:
+            problems.append(
+                f"--grace-period must be ≤ --max-epochs; got {self.grace_period} > "
+                f"{self.max_epochs}"
+            )
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """The epochs of the rungs; none without early stopping."""
+        if self.scheduler == "fifo":
+            return ()
+        return milestones(self.max_epochs, self.grace_period, self.reduction_factor)
+
+    def record(self) -> dict[str, Any]:
+        """All options as plain values; ``options_from`` reads them back."""
+        return asdict(self)
+
+
+def options_from(mapping: Mapping[str, Any], where: str) -> SearchOptions:
+    """Reads options from plain values.
+
+    Raises:
+        ConfigError: names what is unknown or breaks a rule.
+    """
+    known = [field.name for field in fields(SearchOptions)]
+    unknown = [str(name) for name in mapping if name not in known]
+    if unknown:
+        raise ConfigError(
+            "\n".join(
+                f"{where}: unknown option {name!r}; {nearest(name, known)}" for name in unknown
+            )
+        )
+    try:
+        return SearchOptions(**mapping)
+    except ConfigError as error:
+        raise ConfigError(
+            "\n".join(f"{where}: {line}" for line in str(error).splitlines())
+        ) from None
+
+
+def check_name(name: str) -> str:
+    """Returns a run's name if it can be a directory's.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "--name must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or "
+            f"digit; got {name!r}"
+        )
+    return name
+
+
+def _flag(name: str) -> str:
+    return "--" + name.removesuffix("_s").replace("_", "-")
+
+
+def _number(kind: type, low: float, low_open: bool = False, optional: bool = False) -> Any:
+    noun = "an integer" if kind is int else "a number"
+
+    def rule(name: str, value: Any) -> str | None:
+        if value is None and optional:
+            return None
+        right_type = isinstance(value, int if kind is int else int | float)
+        number = right_type and not isinstance(value, bool) and math.isfinite(value)
+        if number and (value > low or (value == low and not low_open)):
+            return None
+        return f"{_flag(name)} must be {noun} {'>' if low_open else '≥'} {low:g}; got {value!r}"
+
+    return rule
+
+
+def _one_of(values: tuple[str, ...]) -> Any:
+    def rule(name: str, value: Any) -> str | None:
+        if value in values:
+            return None
+        return f"{_flag(name)} must be one of {', '.join(values)}; got {value!r}"
+
+    return rule
+
+
+def _text(optional: bool) -> Any:
+    def rule(name: str, value: Any) -> str | None:
+        if isinstance(value, str) or (optional and value is None):
+            return None
+        return f"{_flag(name)} must be text; got {value!r}"
+
+    return rule
+
+
+_RULES = {
+    "dataset": _text(optional=False),
+    "num_samples": _number(int, 1),
+    "max_epochs": _number(int, 1),
+    "scheduler": _one_of(get_args(Scheduler)),
+    "grace_period": _number(int, 1),
+    "reduction_factor": _number(int, 2),
+    "searcher": _one_of(get_args(Searcher)),
+    "metric": _one_of(get_args(Metric)),
+    "seed": _number(int, 0),
+    "cpus_per_trial": _number(float, 0, low_open=True),
+    "gpus_per_trial": _number(float, 0, optional=True),
+    "max_concurrent": _number(int, 1, optional=True),
+    "max_failures": _number(int, 0),
+    "time_budget_s": _number(float, 0, low_open=True, optional=True),
+    "validation_size": _number(int, 1, optional=True),
+    "train_size": _number(int, 1, optional=True),
+    "data_dir": _text(optional=True),
+    "address": _text(optional=True),
+}

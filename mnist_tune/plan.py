@@ -1,0 +1,127 @@
+"""What a search would do, for ``--dry-run``: everything is checked, nothing is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mnist_tune import devices
+from mnist_tune.cluster import local_gpus, slots_for
+from mnist_tune.data_sources import default_validation_size, source_of
+from mnist_tune.errors import ConfigError, RunError
+from mnist_tune.experiment import storage_path
+from mnist_tune.options import SearchOptions, check_name
+from mnist_tune.searching import as_space, default_name
+from mnist_tune.space import Space, draw
+
+CORE_S_PER_IMAGE = 17.0 / 60_000
+"""Seconds that one core of a server takes to train on an image; most take 12 to 25 an epoch."""
+
+
+def plan(
+    space: str | Path | Mapping[str, Any] | Space,
+    *,
+    name: str | None = None,
+    storage: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """An outline of a search; arguments and errors as ``searching.search``.
+
+    Returns:
+        ``path``, ``space``, ``configs`` (how many), ``rungs`` (``epoch``, ``trials`` expected
+        to reach it), ``slots``, ``data`` and ``estimate``.
+    """
+    asked = SearchOptions(**options)
+    space = as_space(space)
+    path = storage_path(storage) / (check_name(name) if name else default_name(space, asked))
+    if path.exists():
+        raise RunError(f"{path}: exists already; choose another --name or --storage-path")
+    data = _data(asked)
+    configs = len(draw(space, asked.num_samples, asked.seed, asked.searcher))
+    rungs = expected_rungs(asked, configs)
+    outline: dict[str, Any] = {
+        "path": str(path),
+        "space": space.to_mapping(),
+        "configs": configs,
+        "scheduler": asked.scheduler,
+        "rungs": rungs,
+        "data": data,
+    }
+    epochs = expected_epochs(rungs)
+    outline["estimate"] = {
+        "epochs": epochs,
+        "epochs_without_stopping": configs * asked.max_epochs,
+    }
+    if asked.address is None:
+        places = slots_for(asked, devices.cpu_count(), local_gpus())
+        outline["slots"] = {"cpus": places.cpus, "gpus": places.gpus, "count": places.count}
+        if not places.gpus:
+            seconds = epochs * data["train_size"] * CORE_S_PER_IMAGE / min(places.count, configs)
+            outline["estimate"]["training_s"] = round(seconds)
+    return outline
+
+
+def expected_rungs(options: SearchOptions, configs: int) -> list[dict[str, int]]:
+    """The rungs, and how many of ``configs`` trials reach each if one in η goes on."""
+    reached, rungs = configs, []
+    for milestone in (*options.milestones, options.max_epochs):
+        rungs.append({"epoch": milestone, "trials": reached})
+        reached = max(1, reached // options.reduction_factor)
+    return rungs
+
+
+def expected_epochs(rungs: list[dict[str, int]]) -> int:
+    """The epochs that trials train in all if they leave at the rungs as expected."""
+    epochs, before = 0, 0
+    for rung in rungs:
+        epochs += rung["trials"] * (rung["epoch"] - before)
+        before = rung["epoch"]
+    return epochs
+
+
+def describe_plan(outline: Mapping[str, Any]) -> str:
+    """The outline for people."""
+    data, estimate = outline["data"], outline["estimate"]
+    lines = [
+        f"run directory: {outline['path']}",
+        f"data: {data['name']}, {data['train_size']} to train on, {data['validation_size']} to "
+        f"select by, {data['test_size']} to test the winner",
+        "space:",
+        *(f"  {name}: {value}" for name, value in outline["space"].items()),
+        f"trials: {outline['configs']}, scheduler {outline['scheduler']}",
+        "  epoch  trials expected there",
+        *(f"  {rung['epoch']:>5}  {rung['trials']}" for rung in outline["rungs"]),
+        f"epochs in all: about {estimate['epochs']} "
+        f"({estimate['epochs_without_stopping']} without early stopping)",
+    ]
+    if "slots" in outline:
+        slots = outline["slots"]
+        lines.append(
+            f"resources: {slots['count']} trials at a time, each {slots['cpus']:g} CPU cores and "
+            f"{slots['gpus']:g} GPUs"
+        )
+    if "training_s" in estimate:
+        lines.append(
+            f"training: about {estimate['training_s']} s, at 17 s a core for 60,000 images with "
+            "the default network"
+        )
+    return "\n".join([*lines, "nothing was started"])
+
+
+def _data(options: SearchOptions) -> dict[str, Any]:
+    source = source_of(options.dataset)
+    validation = options.validation_size or default_validation_size(options.dataset)
+    rest = source.train_images - validation
+    train = rest if options.train_size is None else options.train_size
+    if rest < 1 or train > rest:
+        raise ConfigError(
+            f"--validation-size plus --train-size must be ≤ {source.train_images}, the training "
+            f"images of {options.dataset}; got {validation} and {train}"
+        )
+    return {
+        "name": options.dataset,
+        "train_size": train,
+        "validation_size": validation,
+        "test_size": source.test_images,
+    }

@@ -1,0 +1,160 @@
+"""A trial as Ray Tune runs it: one epoch a step, in a process that serves many trials.
+
+A trial keeps its own checkpoints below the run directory, so that a retry, a resumed search
+and a new process all go on in the same way: from the last finished epoch. That epoch's report
+is sent again, in case it was lost; whoever receives it ignores what is known.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.tune import Trainable
+
+from mnist_tune import devices
+from mnist_tune.checkpoints import read_checkpoint, write_checkpoint
+from mnist_tune.datasets import Split
+from mnist_tune.errors import CheckpointError
+from mnist_tune.hparams import Config
+from mnist_tune.results import trial_id
+from mnist_tune.rungs import Metric, score
+
+if TYPE_CHECKING:
+    from mnist_tune.training import State
+
+LAST = "last.safetensors"
+
+
+def best_name(epoch: int) -> str:
+    """The file of a trial's parameters after an epoch that was its best so far."""
+    return f"best-{epoch:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What is the same for all trials of a search.
+
+    Attributes:
+        checkpoints: the directory below which each trial has its own.
+        max_epochs: over which a learning rate schedule goes down.
+        metric: what makes a report the best.
+        device: ``cpu`` or ``gpu``.
+        threads: XLA's threads on a CPU.
+        data: what the run's search.yaml says of the data; kept in checkpoints.
+    """
+
+    checkpoints: Path
+    max_epochs: int
+    metric: Metric
+    device: devices.Platform
+    threads: int
+    data: dict[str, Any]
+
+
+class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
+    """Trains one configuration after another; nothing of one is left for the next.
+
+    A configuration is that of ``hparams.complete`` with its trial's number under ``trial``.
+    Reports hold ``epoch``, ``accuracy``, ``loss`` (validation) and ``epoch_s``.
+    """
+
+    _state: State
+    _unsent: dict[str, Any] | None
+    _epoch: int
+    _best_score: float
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        train: Split,
+        validation: Split,
+        settings: TrialSettings,
+    ) -> None:
+        """Starts JAX in this process, moves the data to the device, begins the first trial."""
+        devices.configure(settings.device, settings.threads)
+        from mnist_tune import training
+
+        self._settings = settings
+        self._train = training.device_data(train)
+        self._validation = training.device_data(validation)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another trial in this process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Trains and evaluates one epoch, or sends again the report of the one before."""
+        if self._unsent is not None:
+            report, self._unsent = self._unsent, None
+            return report
+        from mnist_tune import training
+
+        start = time.perf_counter()
+        epoch = self._epoch + 1
+        self._state = training.train_epoch(
+            self._state, self._train, self._hypers, np.int32(epoch), self._config["batch_size"]
+        )
+        metrics = training.evaluate(self._state.params, self._validation)
+        report = {
+            "epoch": epoch,
+            "accuracy": float(metrics.accuracy),
+            "loss": float(metrics.loss),
+            "epoch_s": round(time.perf_counter() - start, 6),
+        }
+        self._epoch = epoch
+        self._save(report)
+        return report
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        from mnist_tune import training
+
+        self._config: Config = {name: value for name, value in config.items() if name != "trial"}
+        self._directory = self._settings.checkpoints / trial_id(config["trial"])
+        self._hypers = training.hypers(self._config, self._settings.max_epochs)
+        self._epoch, self._best_score, self._unsent = 0, -np.inf, None
+        self._state = training.initial_state(self._config)
+        if (self._directory / LAST).exists():
+            self._restore()
+
+    def _restore(self) -> None:
+        from mnist_tune import training
+
+        try:
+            arrays, meta = read_checkpoint(self._directory / LAST)
+        except CheckpointError:
+            # Starting over is right, only slower: reports that are known are ignored.
+            shutil.rmtree(self._directory)
+            return
+        self._state = training.state_from(arrays)
+        self._epoch, self._best_score = meta["epoch"], meta["best_score"]
+        self._unsent = {name: meta[name] for name in ("epoch", "accuracy", "loss", "epoch_s")}
+
+    def _save(self, report: Mapping[str, Any]) -> None:
+        value = score(self._settings.metric, report["accuracy"], report["loss"])
+        if value == -np.inf:
+            return
+        record = {
+            **report,
+            "config": self._config,
+            "max_epochs": self._settings.max_epochs,
+            "data": self._settings.data,
+            "device": devices.current().record(),
+            "versions": devices.versions(),
+        }
+        if value > self._best_score:
+            self._best_score = value
+            # The driver may not know of this report yet and still need the one before.
+            for older in sorted(self._directory.glob("best-*"))[:-1]:
+                older.unlink()
+            path = self._directory / best_name(self._epoch)
+            write_checkpoint(path, {"params": self._state.params}, record)
+        arrays = {"params": self._state.params, "velocity": self._state.velocity}
+        write_checkpoint(self._directory / LAST, arrays, {**record, "best_score": self._best_score})

@@ -1,0 +1,98 @@
+"""The best configuration of a search: recorded as trials finish, scored once at the end."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import Any
+
+from mnist_tune import devices
+from mnist_tune.checkpoints import read_checkpoint, write_atomically
+from mnist_tune.cluster import Slots
+from mnist_tune.datasets import Dataset, Split
+from mnist_tune.experiment import BEST_CHECKPOINT, Experiment, write_best
+from mnist_tune.results import Best
+from mnist_tune.trial import TrialSettings, best_name
+
+
+def trial_settings(experiment: Experiment, places: Slots) -> TrialSettings:
+    """What every trial of a search shares."""
+    return TrialSettings(
+        checkpoints=experiment.checkpoints,
+        max_epochs=experiment.options.max_epochs,
+        metric=experiment.options.metric,
+        device="gpu" if places.gpus else "cpu",
+        threads=max(1, math.floor(places.cpus)),
+        data=experiment.data,
+    )
+
+
+def update_best(experiment: Experiment) -> None:
+    """Records the best so far, without a test score, if it isn't the one recorded already."""
+    best = experiment.results.best
+    if best is None:
+        return
+    recorded = experiment.best_record()
+    if recorded is not None:
+        known = (recorded["provenance"]["trial_id"], recorded["validation"]["epoch"])
+        if known == (best.trial.trial_id, best.report.epoch):
+            return
+    source = experiment.checkpoints / best.trial.trial_id / best_name(best.report.epoch)
+    write_atomically(experiment.path / BEST_CHECKPOINT, source.read_bytes())
+    _, meta = read_checkpoint(experiment.path / BEST_CHECKPOINT)
+    write_best(experiment, _best_record(experiment, best, meta))
+
+
+def keep_checkpoints(experiment: Experiment) -> None:
+    """Removes the checkpoints of trials that are finished."""
+    for directory in experiment.checkpoints.glob("*"):
+        if experiment.results.trials[int(directory.name)].finished:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def finish_best(experiment: Experiment, dataset: Dataset, places: Slots) -> None:
+    """Scores the winner on the test set, once, on a worker, and completes best.yaml."""
+    import ray
+
+    update_best(experiment)
+    record = experiment.best_record()
+    if record is None or record["test"] is not None:
+        return
+    remote = ray.remote(num_cpus=places.cpus, num_gpus=places.gpus)(_score)
+    settings = trial_settings(experiment, places)
+    path = str(experiment.path / BEST_CHECKPOINT)
+    record["test"] = ray.get(remote.remote(path, dataset.test, settings))
+    write_best(experiment, record)
+
+
+def _score(path: str, test: Split, settings: TrialSettings) -> dict[str, float]:
+    from pathlib import Path
+
+    devices.configure(settings.device, settings.threads)
+    from mnist_tune import training
+
+    arrays, _ = read_checkpoint(Path(path))
+    metrics = training.evaluate(arrays["params"], training.device_data(test))
+    return {"accuracy": float(metrics.accuracy), "loss": float(metrics.loss)}
+
+
+def _best_record(experiment: Experiment, best: Best, meta: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "config": best.trial.config,
+        "validation": {
+            "accuracy": best.report.accuracy,
+            "loss": best.report.loss,
+            "epoch": best.report.epoch,
+        },
+        "test": None,
+        "provenance": {
+            "run": experiment.name,
+            "trial_id": best.trial.trial_id,
+            "metric": experiment.options.metric,
+            "seed": experiment.options.seed,
+            "max_epochs": experiment.options.max_epochs,
+            "data": experiment.data,
+            "device": meta["device"],
+            "versions": meta["versions"],
+        },
+    }

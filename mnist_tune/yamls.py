@@ -1,0 +1,59 @@
+"""YAML that we write ourselves: plain values out, plain values in, nothing executed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mnist_tune.errors import RunError
+
+MAX_BYTES = 1 << 20
+
+
+def dump_yaml(value: Mapping[str, Any]) -> bytes:
+    """A mapping as block-style YAML in its own order; floats read back bit for bit."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 4096
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = io.BytesIO()
+    yaml.dump(_plain(value), text)
+    return text.getvalue()
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Reads a mapping from a YAML file.
+
+    Raises:
+        RunError: the file can't be read, is over 1 MiB, isn't YAML or isn't a mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > MAX_BYTES:
+        raise RunError(f"{path}: over {MAX_BYTES} bytes; not a file that mnist-tune wrote")
+    try:
+        value = YAML(typ="safe", pure=True).load(content.decode())
+    except (YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path}: not valid YAML ({reason})") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: must hold a mapping; got {type(value).__name__}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
