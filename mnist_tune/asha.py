@@ -44,9 +44,10 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
         Raises:
             SearchError: the report lacks a number that the decision needs.
         """
-        missing = {"epoch", "accuracy", "loss", "epoch_s"} - result.keys()
+        needed = ("epoch", "accuracy", "loss", "epoch_s")
+        missing = [name for name in needed if not isinstance(result.get(name), int | float)]
         if missing:
-            raise SearchError(f"trial {trial}: its report lacks {', '.join(sorted(missing))}")
+            raise SearchError(f"trial {trial}: its report lacks a number: {', '.join(missing)}")
         number, epoch = trial.config["trial"], result["epoch"]
         if epoch <= self._epochs.get(number, 0):
             # Sent again by a trial that goes on from its checkpoint.
@@ -72,6 +73,10 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, _controller: Any, trial: Trial) -> None:
         """Records that a trial has failed for good; it counts as the worst."""
+        if trial.status == Trial.ERROR:
+            # Ray also tells of a failure before it starts the trial again; only then has the
+            # trial this status already.
+            return
         number = trial.config["trial"]
         self._rungs.fail(number)
         self._record(
@@ -93,6 +98,8 @@ def replay(rungs: Rungs, metric: Metric, events: list[Event]) -> dict[int, int]:
     epochs: dict[int, int] = {}
     for event in events:
         if event["event"] == "report":
+            if event["epoch"] <= epochs.get(event["trial"], 0):
+                continue
             finite = event["accuracy"] is not None and event["loss"] is not None
             value = score(metric, event["accuracy"], event["loss"]) if finite else -float("inf")
             rungs.report(event["trial"], event["epoch"], value)
@@ -105,5 +112,8 @@ def replay(rungs: Rungs, metric: Metric, events: list[Event]) -> dict[int, int]:
 def _last_line(trial: Trial) -> str:
     # Not trial.get_error(): it reads the copy in the storage, which is made later.
     path = trial.error_file
-    lines = Path(path).read_text().strip().splitlines() if path else []
+    try:
+        lines = Path(path).read_text(errors="replace").strip().splitlines() if path else []
+    except OSError:
+        lines = []
     return lines[-1].strip() if lines else "unknown error"

@@ -21,6 +21,13 @@ Arrays = dict[str, Any]
 
 _META = "mnist-tune"
 
+LAST = "last.safetensors"
+
+
+def best_name(epoch: int) -> str:
+    """The file of a trial's parameters after an epoch that was its best so far."""
+    return f"best-{epoch:05d}.safetensors"
+
 
 def write_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     """Writes a checkpoint; a reader sees the old file or the new one, never a part.

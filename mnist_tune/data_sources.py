@@ -111,7 +111,7 @@ def options(name: str, root: Path) -> str:
 def ways_out(name: str, root: Path, reason: str) -> str:
     """Returns the line that says that a data set is not here, why, and what to do."""
     return (
-        f"{name} is not in {root} and cannot be downloaded ({reason}): import its four IDX files with "
-        f"`mnist-tune data import DIR{options(name, root)}`, "
+        f"{name} is not in {root} and cannot be downloaded ({reason}): import its four IDX files "
+        f"with `mnist-tune data import DIR{options(name, root)}`, "
         "or use `--dataset digits`, which needs no download"
     )

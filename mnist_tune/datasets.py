@@ -274,7 +274,7 @@ def _run_prepare(request: Mapping[str, object], verbose: bool) -> None:
     # current directory that happens to have the name of one.
     start = f"import sys; sys.path[:] = {sys.path}; from mnist_tune.prepare import main; main()"
     process = subprocess.run(
-        [sys.executable, "-P", "-c", start, json.dumps(request)],
+        [sys.executable, "-c", start, json.dumps(request)],
         stdout=subprocess.PIPE,
         stderr=None if verbose else subprocess.DEVNULL,
         text=True,

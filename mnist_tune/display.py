@@ -27,6 +27,7 @@ def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
         return
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     start = time.monotonic()
     trained_before: int | None = None
@@ -37,7 +38,8 @@ def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
             if trained_before is None:
                 trained_before = results.counts()["unfinished"] + _is_end(event)
             if _is_end(event):
-                live.console.print(ended_line(results, results.trials[event["trial"]]))
+                # As text: a trial's error may look like rich's markup.
+                live.console.print(Text(ended_line(results, results.trials[event["trial"]])))
             elapsed_s = time.monotonic() - start
             live.update(_panel(results, slots, elapsed_s, trained_before))
 

@@ -13,23 +13,46 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import ledger
+from mnist_tune import ledger, records
 from mnist_tune.checkpoints import write_atomically
-from mnist_tune.errors import ConfigError, RunError
+from mnist_tune.errors import ConfigError, InputError, RunError
+from mnist_tune.hparams import Config, complete
 from mnist_tune.ledger import Event
 from mnist_tune.options import SearchOptions, options_from
+from mnist_tune.records import COUNT, MAPPING, NUMBER, TEXT, Shape
 from mnist_tune.results import Results, fold, table
 from mnist_tune.space import Space, space_from_mapping
 from mnist_tune.yamls import dump_yaml, load_yaml
 
 SEARCH, LEDGER, TRIALS, BEST = "search.yaml", "ledger.jsonl", "trials.csv", "best.yaml"
 BEST_CHECKPOINT, CHECKPOINTS = "best.safetensors", "checkpoints"
+
+_SEARCH: Shape = {
+    "options": MAPPING,
+    "space": MAPPING,
+    "data": {
+        "name": TEXT,
+        "checksum": TEXT,
+        "train_size": COUNT,
+        "validation_size": COUNT,
+        "test_size": COUNT,
+    },
+}
+_SCORES: Shape = {"accuracy": NUMBER, "loss": NUMBER}
+_BEST: Shape = {
+    "config": MAPPING,
+    "validation": {**_SCORES, "epoch": COUNT},
+    "test": records.optional(_SCORES),
+    "provenance": {"trial_id": TEXT},
+}
 
 
 @dataclass
@@ -67,9 +90,20 @@ class Experiment:
             self.results.apply(event)
 
     def best_record(self) -> dict[str, Any] | None:
-        """What best.yaml holds; None before the first finished trial with a finite report."""
+        """What best.yaml holds; None before the first finished trial with a finite report.
+
+        Raises:
+            RunError: it's damaged.
+        """
         path = self.path / BEST
-        return load_yaml(path) if path.exists() else None
+        if not path.exists():
+            return None
+        record = _load(path, _BEST)
+        try:
+            complete(record["config"], f"{path}: config")
+        except InputError as error:
+            raise RunError(str(error)) from None
+        return record
 
     def summary(self) -> dict[str, Any]:
         """What ``search --json`` prints."""
@@ -89,29 +123,44 @@ class Experiment:
 
 
 def create_experiment(
-    path: Path, options: SearchOptions, space: Space, data: Mapping[str, Any]
+    path: Path,
+    options: SearchOptions,
+    space: Space,
+    data: Mapping[str, Any],
+    configs: Sequence[Config],
 ) -> Experiment:
-    """Makes a new run directory with its search.yaml.
+    """Makes a new run directory with its search.yaml and its trials, in one step.
 
     Raises:
         RunError: the directory exists, or can't be made or written.
     """
+    record = {"options": options.record(), "space": space.to_mapping(), "data": dict(data)}
+    events = [{"event": "trial", "trial": i, "config": config} for i, config in enumerate(configs)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
-    except FileExistsError:
-        reason = "exists already" if path.exists() else "is below a file"
-        raise RunError(
-            f"{path}: {reason}; choose another --name or --storage-path, or go on with it: "
-            f"mnist-tune resume {path}"
-        ) from None
+        if path.exists():
+            raise FileExistsError
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            draft = Path(temporary) / path.name
+            draft.mkdir()
+            write_atomically(draft / SEARCH, dump_yaml(record))
+            ledger.append(draft / LEDGER, events)
+            draft.rename(path)
     except OSError as error:
+        if path.exists():
+            raise taken(path) from None
         raise RunError(
-            f"{path}: cannot be made ({error.strerror}); choose another --storage-path"
+            f"{path}: cannot be made ({error.strerror or error}); choose another --storage-path"
         ) from None
-    record = {"options": options.record(), "space": space.to_mapping(), "data": dict(data)}
-    write_atomically(path / SEARCH, dump_yaml(record))
-    return Experiment(path, options, space, dict(data), Results(options.metric))
+    return Experiment(path, options, space, dict(data), fold(options.metric, events))
+
+
+def taken(path: Path) -> RunError:
+    """The error for a new run where there is one already."""
+    return RunError(
+        f"{path}: exists already; choose another --name or --storage-path, or go on with it: "
+        f"mnist-tune resume {path}"
+    )
 
 
 def open_experiment(path: Path) -> Experiment:
@@ -120,23 +169,19 @@ def open_experiment(path: Path) -> Experiment:
     Raises:
         RunError: it isn't one, or it's damaged.
     """
-    if not (path / SEARCH).is_file():
+    if not _is_run(path):
         raise RunError(f"{path}: not a run directory (no {SEARCH}); see: mnist-tune runs")
-    record = load_yaml(path / SEARCH)
+    record = _load(path / SEARCH, _SEARCH)
     try:
         options = options_from(record["options"], str(path / SEARCH))
         space = space_from_mapping(record["space"], str(path / SEARCH))
-        data = dict(record["data"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path / SEARCH}: damaged: {error!r}") from None
-    except ConfigError as error:
+    except InputError as error:
         raise RunError(str(error)) from None
-    events = ledger.read(path / LEDGER) if (path / LEDGER).exists() else []
     try:
-        results = fold(options.metric, events)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise RunError(f"{path / LEDGER}: damaged: {error!r}") from None
-    return Experiment(path, options, space, data, results)
+        results = fold(options.metric, ledger.read(path / LEDGER))
+    except (ValueError, ConfigError) as error:
+        raise RunError(f"{path / LEDGER}: damaged: {error}") from None
+    return Experiment(path, options, space, record["data"], results)
 
 
 def write_trials(experiment: Experiment) -> None:
@@ -157,7 +202,7 @@ def write_best(experiment: Experiment, record: Mapping[str, Any]) -> None:
 
 def storage_path(given: str | None) -> Path:
     """The directory that holds the runs: as given, else ``~/mnist-tune-runs``."""
-    return Path(given).expanduser().absolute() if given else Path.home() / "mnist-tune-runs"
+    return _expanded(given).absolute() if given else Path.home() / "mnist-tune-runs"
 
 
 def find_run(run: str, storage: Path) -> Path:
@@ -166,8 +211,8 @@ def find_run(run: str, storage: Path) -> Path:
     Raises:
         RunError: there is no such run.
     """
-    for path in (Path(run).expanduser(), storage / run):
-        if (path / SEARCH).is_file():
+    for path in (_expanded(run), storage / run):
+        if _is_run(path):
             return path.absolute()
     raise RunError(
         f"{run}: no run directory of this path, nor of this name in {storage}; see: mnist-tune runs"
@@ -178,5 +223,26 @@ def list_runs(storage: Path) -> list[Path]:
     """The run directories in ``storage``, the newest last."""
     if not storage.is_dir():
         return []
-    found = [path for path in storage.iterdir() if (path / SEARCH).is_file()]
+    found = [path for path in storage.iterdir() if _is_run(path)]
     return sorted(found, key=lambda path: os.stat(path / SEARCH).st_mtime)
+
+
+def _is_run(path: Path) -> bool:
+    # Path.is_file raises for a name that is too long or a directory that can't be entered.
+    return os.path.isfile(path / SEARCH)
+
+
+def _expanded(path: str) -> Path:
+    # Path.expanduser raises for a user that isn't known.
+    return Path(os.path.expanduser(path))
+
+
+def _load(path: Path, shape: Shape) -> dict[str, Any]:
+    record = load_yaml(path)
+    try:
+        records.check(record, shape)
+        # Everything in it can be printed: no lone surrogates, no NaN.
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    return record

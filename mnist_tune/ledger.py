@@ -24,18 +24,43 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mnist_tune import records
 from mnist_tune.errors import RunError
+from mnist_tune.records import COUNT, MAPPING, NUMBER, TEXT, Shape
 
 Event = dict[str, Any]
 
+_SHAPES: Mapping[str, Shape] = {
+    "trial": {"trial": COUNT, "config": MAPPING},
+    "report": {
+        "trial": COUNT,
+        "epoch": COUNT,
+        "accuracy": records.optional(NUMBER),
+        "loss": records.optional(NUMBER),
+        "epoch_s": NUMBER,
+        "decision": records.one_of("continue", "stop"),
+        "reason": TEXT,
+    },
+    "error": {"trial": COUNT, "message": TEXT},
+    "session": {},
+    "end": {"reason": TEXT, "wall_s": NUMBER},
+}
+_EVENT: Shape = {"event": records.one_of(*_SHAPES)}
+
 
 def append(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
-    """Appends events in one write and waits until they are on the disk."""
+    """Appends events and waits until they are on the disk; all of them or, on an error, none."""
     lines = "".join(json.dumps(_finite(event), allow_nan=False) + "\n" for event in events)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        _write_all(handle, lines.encode())
-        os.fdatasync(handle)
+        size_bytes = os.fstat(handle).st_size
+        try:
+            _write_all(handle, lines.encode())
+            os.fdatasync(handle)
+        except BaseException:
+            # A part of a line would damage the one that is appended next.
+            os.ftruncate(handle, size_bytes)
+            raise
     finally:
         os.close(handle)
 
@@ -44,31 +69,39 @@ def read(path: Path) -> list[Event]:
     """Reads all whole lines.
 
     Raises:
-        RunError: the file is missing, or a line other than the last is damaged.
+        RunError: the file can't be read, or a line is damaged.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+    content = _content(path)
     whole = content[: content.rfind(b"\n") + 1]
-    return [_parse(line, f"{path}:{i}") for i, line in enumerate(whole.splitlines(), 1)]
+    return [_parse(line, f"{path}:{i}") for i, line in enumerate(whole.split(b"\n")[:-1], 1)]
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cuts off a last line that a crash left without its end, so that appending is safe."""
-    content = path.read_bytes()
+    """Cuts off a last line that a crash left without its end, so that appending is safe.
+
+    Raises:
+        RunError: the file can't be read.
+    """
+    content = _content(path)
     whole_bytes = content.rfind(b"\n") + 1
     if whole_bytes < len(content):
         os.truncate(path, whole_bytes)
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def _parse(line: bytes, where: str) -> Event:
     try:
-        event = json.loads(line)
-    except ValueError as error:
+        event: Event = json.loads(line)
+        records.check(event, _EVENT)
+        records.check(event, _SHAPES[event["event"]])
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{where}: the ledger is damaged here ({error})") from None
-    if not isinstance(event, dict) or "event" not in event:
-        raise RunError(f"{where}: the ledger is damaged here: not an event")
     return event
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mnist_tune.devices import Platform
 from mnist_tune.errors import ConfigError
-from mnist_tune.hparams import nearest
+from mnist_tune.hparams import HPARAMS, nearest
 from mnist_tune.rungs import Metric, milestones
 
 Scheduler = Literal["asha", "fifo"]
 Searcher = Literal["random", "grid"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class SearchOptions:
         reduction_factor: ASHA's η: one in η goes on at each rung, ≥ 2.
         searcher: ``random`` draws, ``grid`` enumerates.
         metric: what is optimised on the validation set: ``accuracy`` up or ``loss`` down.
-        seed: of the draws, and of every trial whose space doesn't set its own.
+        seed: of the draws, and of every trial whose space doesn't set its own, ≥ 0, < 2**32.
         cpus_per_trial: CPU cores a trial, > 0.
         gpus_per_trial: GPUs a trial, ≥ 0; None: one where there are GPUs, else none.
         max_concurrent: trials at a time, ≥ 1; None: as many as fit.
@@ -84,6 +87,27 @@ class SearchOptions:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class TrialSettings:
+    """What is the same for all trials of a search.
+
+    Attributes:
+        checkpoints: the directory below which each trial has its own.
+        max_epochs: over which a learning rate schedule goes down.
+        metric: what makes a report the best.
+        device: ``cpu`` or ``gpu``.
+        threads: XLA's threads on a CPU.
+        data: what the run's search.yaml says of the data; kept in checkpoints.
+    """
+
+    checkpoints: Path
+    max_epochs: int
+    metric: Metric
+    device: Platform
+    threads: int
+    data: dict[str, Any]
+
+
 def options_from(mapping: Mapping[str, Any], where: str) -> SearchOptions:
     """Reads options from plain values.
 
@@ -124,17 +148,27 @@ def _flag(name: str) -> str:
     return "--" + name.removesuffix("_s").replace("_", "-")
 
 
-def _number(kind: type, low: float, low_open: bool = False, optional: bool = False) -> Any:
-    noun = "an integer" if kind is int else "a number"
-
+def _integer(low: int, high: int = _MAX_INTEGER, optional: bool = False) -> Any:
     def rule(name: str, value: Any) -> str | None:
         if value is None and optional:
             return None
-        right_type = isinstance(value, int if kind is int else int | float)
-        number = right_type and not isinstance(value, bool) and math.isfinite(value)
-        if number and (value > low or (value == low and not low_open)):
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if number and low <= value <= high:
             return None
-        return f"{_flag(name)} must be {noun} {'>' if low_open else '≥'} {low:g}; got {value!r}"
+        bound = f" and ≤ {high}" if number and value > high else ""
+        return f"{_flag(name)} must be an integer ≥ {low}{bound}; got {value!r}"
+
+    return rule
+
+
+def _number(low: int, low_open: bool = False, optional: bool = False) -> Any:
+    def rule(name: str, value: Any) -> str | None:
+        if value is None and optional:
+            return None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and low <= value <= sys.float_info.max and not (low_open and value == low):
+            return None
+        return f"{_flag(name)} must be a number {'>' if low_open else '≥'} {low}; got {value!r}"
 
     return rule
 
@@ -159,21 +193,21 @@ def _text(optional: bool) -> Any:
 
 _RULES = {
     "dataset": _text(optional=False),
-    "num_samples": _number(int, 1),
-    "max_epochs": _number(int, 1),
+    "num_samples": _integer(1),
+    "max_epochs": _integer(1),
     "scheduler": _one_of(get_args(Scheduler)),
-    "grace_period": _number(int, 1),
-    "reduction_factor": _number(int, 2),
+    "grace_period": _integer(1),
+    "reduction_factor": _integer(2),
     "searcher": _one_of(get_args(Searcher)),
     "metric": _one_of(get_args(Metric)),
-    "seed": _number(int, 0),
-    "cpus_per_trial": _number(float, 0, low_open=True),
-    "gpus_per_trial": _number(float, 0, optional=True),
-    "max_concurrent": _number(int, 1, optional=True),
-    "max_failures": _number(int, 0),
-    "time_budget_s": _number(float, 0, low_open=True, optional=True),
-    "validation_size": _number(int, 1, optional=True),
-    "train_size": _number(int, 1, optional=True),
+    "seed": _integer(0, high=int(HPARAMS["seed"].high)),
+    "cpus_per_trial": _number(0, low_open=True),
+    "gpus_per_trial": _number(0, optional=True),
+    "max_concurrent": _integer(1, optional=True),
+    "max_failures": _integer(0),
+    "time_budget_s": _number(0, low_open=True, optional=True),
+    "validation_size": _integer(1, optional=True),
+    "train_size": _integer(1, optional=True),
     "data_dir": _text(optional=True),
     "address": _text(optional=True),
 }

@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import devices
-from mnist_tune.cluster import local_gpus, slots_for
-from mnist_tune.data_sources import default_validation_size, source_of
-from mnist_tune.errors import ConfigError, RunError
-from mnist_tune.experiment import storage_path
-from mnist_tune.options import SearchOptions, check_name
-from mnist_tune.searching import as_space, default_name
+from mnist_tune.data_sources import check_sizes, default_validation_size, source_of
+from mnist_tune.options import SearchOptions
+from mnist_tune.searching import as_space, check_local_slots, new_path
 from mnist_tune.space import Space, draw
 
 CORE_S_PER_IMAGE = 17.0 / 60_000
@@ -34,9 +30,7 @@ def plan(
     """
     asked = SearchOptions(**options)
     space = as_space(space)
-    path = storage_path(storage) / (check_name(name) if name else default_name(space, asked))
-    if path.exists():
-        raise RunError(f"{path}: exists already; choose another --name or --storage-path")
+    path = new_path(space, asked, name, storage)
     data = _data(asked)
     configs = len(draw(space, asked.num_samples, asked.seed, asked.searcher))
     rungs = expected_rungs(asked, configs)
@@ -53,8 +47,8 @@ def plan(
         "epochs": epochs,
         "epochs_without_stopping": configs * asked.max_epochs,
     }
-    if asked.address is None:
-        places = slots_for(asked, devices.cpu_count(), local_gpus())
+    places = check_local_slots(asked)
+    if places:
         outline["slots"] = {"cpus": places.cpus, "gpus": places.gpus, "count": places.count}
         if not places.gpus:
             seconds = epochs * data["train_size"] * CORE_S_PER_IMAGE / min(places.count, configs)
@@ -112,16 +106,10 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
 def _data(options: SearchOptions) -> dict[str, Any]:
     source = source_of(options.dataset)
     validation = options.validation_size or default_validation_size(options.dataset)
-    rest = source.train_images - validation
-    train = rest if options.train_size is None else options.train_size
-    if rest < 1 or train > rest:
-        raise ConfigError(
-            f"--validation-size plus --train-size must be ≤ {source.train_images}, the training "
-            f"images of {options.dataset}; got {validation} and {train}"
-        )
+    rest = check_sizes(options.dataset, validation, options.train_size)
     return {
         "name": options.dataset,
-        "train_size": train,
+        "train_size": options.train_size or rest,
         "validation_size": validation,
         "test_size": source.test_images,
     }

@@ -149,10 +149,9 @@ def _check_network(name: str, root: Path) -> None:
     host = urlsplit(url).hostname
     try:
         with requests.get(url, stream=True, timeout=_ANSWER_TIMEOUT_S) as answer:
-            answer.raise_for_status()
-    except requests.HTTPError as error:
-        reason = f"{host} answers with HTTP status {error.response.status_code}"
-        raise DataUnavailableError(ways_out(name, root, reason)) from error
+            if not answer.ok:
+                reason = f"{host} answers with HTTP status {answer.status_code}"
+                raise DataUnavailableError(ways_out(name, root, reason))
     except requests.RequestException as error:
         reason = f"{host} cannot be reached: {type(error).__name__}"
         raise DataUnavailableError(ways_out(name, root, reason)) from error
@@ -220,8 +219,10 @@ def _read_tfds(name: str, data_dir: Path) -> dict[str, Array]:
 
 
 def _reason(error: Exception) -> str:
-    system = getattr(error, "strerror", None)
-    return system or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """What went wrong, in a line: TFDS names long paths first and the cause last."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    short = said if len(said) <= 300 else f"{said[:150]} … {said[-150:]}"
+    return getattr(error, "strerror", None) or short
 
 
 def main() -> None:

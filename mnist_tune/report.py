@@ -95,10 +95,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     text = io.StringIO()
     # Never folded: a line a row, for people and for grep.
     Console(file=text, width=1000, no_color=True).print(table)

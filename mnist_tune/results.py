@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mnist_tune.hparams import Config
+from mnist_tune.hparams import Config, complete
 from mnist_tune.ledger import Event
 from mnist_tune.rungs import Metric, score
 
@@ -94,27 +94,44 @@ class Results:
     wall_s: float = 0.0
 
     def apply(self, event: Event) -> None:
-        """Takes in one event; reports that were seen before are ignored."""
+        """Takes in one event; a report of an epoch that is known is ignored.
+
+        Raises:
+            ValueError: the event can't follow the ones before.
+            ConfigError: a trial's configuration isn't valid.
+        """
         kind = event["event"]
         if kind == "trial":
-            self.trials.append(TrialResult(event["trial"], event["config"]))
+            number = event["trial"]
+            if number != len(self.trials):
+                raise ValueError(f"trial {number} where {len(self.trials)} must come")
+            config = complete(event["config"], f"trial {trial_id(number)}")
+            self.trials.append(TrialResult(number, config))
         elif kind == "report":
-            trial = self.trials[event["trial"]]
-            if event["epoch"] > trial.epochs:
-                trial.reports.append(_report(event))
-                self._consider(Best(trial, trial.reports[-1]))
-            if event["decision"] == "stop":
-                all_epochs = event["reason"] == "all epochs"
-                trial.status = COMPLETED if all_epochs else STOPPED
-                trial.reason = "" if all_epochs else event["reason"]
+            self._report(self._known(event["trial"]), event)
         elif kind == "error":
-            trial = self.trials[event["trial"]]
+            trial = self._known(event["trial"])
             trial.status, trial.reason = ERRORED, event["message"]
         elif kind == "session":
             self.ended = ""
         elif kind == "end":
             self.ended = event["reason"]
             self.wall_s += event["wall_s"]
+
+    def _known(self, number: int) -> TrialResult:
+        if not 0 <= number < len(self.trials):
+            raise ValueError(f"trial {number} has not been drawn")
+        return self.trials[number]
+
+    def _report(self, trial: TrialResult, event: Event) -> None:
+        if event["epoch"] <= trial.epochs:
+            return
+        trial.reports.append(_report(event))
+        self._consider(Best(trial, trial.reports[-1]))
+        if event["decision"] == "stop":
+            all_epochs = event["reason"] == "all epochs"
+            trial.status = COMPLETED if all_epochs else STOPPED
+            trial.reason = "" if all_epochs else event["reason"]
 
     def _consider(self, new: Best) -> None:
         value = score(self.metric, new.report.accuracy, new.report.loss)

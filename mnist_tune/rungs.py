@@ -84,7 +84,7 @@ class Rungs:
             epoch: finished epochs.
             score: higher is better; minus infinity for a report that isn't finite.
         """
-        if score == -math.inf:
+        if not math.isfinite(score):
             self.fail(trial)
             return Decision(False, "not finite")
         for milestone, entries in zip(self.milestones, self.entries, strict=True):
@@ -102,8 +102,10 @@ class Rungs:
         return Decision(True, "")
 
     def fail(self, trial: int) -> None:
-        """Counts a trial as the worst in the rungs it reached and in the next one."""
+        """Counts a trial as the worst in the rungs it reached and in the next one, once."""
         for entries in self.entries:
+            if entries.get(trial) == -math.inf:
+                return
             reached = trial in entries
             entries[trial] = -math.inf
             if not reached:

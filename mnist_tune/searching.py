@@ -6,6 +6,7 @@ and leaves training and scoring to Ray's workers.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -17,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import ledger
-from mnist_tune.cluster import Slots, ray_session, slots
+from mnist_tune import devices, ledger
+from mnist_tune.cluster import Slots, local_gpus, ray_session, slots, slots_for
 from mnist_tune.datasets import Dataset, default_validation_size, load_dataset
-from mnist_tune.errors import InterruptedSearch, SearchError
+from mnist_tune.errors import InterruptedSearch, RunError, SearchError
 from mnist_tune.experiment import (
     LEDGER,
     Experiment,
@@ -28,6 +29,7 @@ from mnist_tune.experiment import (
     find_run,
     open_experiment,
     storage_path,
+    taken,
     write_trials,
 )
 from mnist_tune.ledger import Event
@@ -72,13 +74,11 @@ def search(
     """
     asked = SearchOptions(**options)
     space = as_space(space)
-    dataset = dataset_for(asked)
+    path = new_path(space, asked, name, storage)
+    check_local_slots(asked)
     configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
-    path = storage_path(storage) / (check_name(name) if name else default_name(space, asked))
-    experiment = create_experiment(path, asked, space, data_record(dataset))
-    experiment.record(
-        *({"event": "trial", "trial": i, "config": config} for i, config in enumerate(configs))
-    )
+    dataset = dataset_for(asked)
+    experiment = create_experiment(path, asked, space, data_record(dataset), configs)
     return _run(experiment, dataset, verbose, show)
 
 
@@ -104,7 +104,7 @@ def resume(
         return experiment
     dataset = dataset_for(experiment.options)
     if dataset.checksum != experiment.data["checksum"]:
-        raise SearchError(
+        raise RunError(
             f"{path}: the search began on {dataset.name} with checksum "
             f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
         )
@@ -137,10 +137,28 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def default_name(space: Space, options: SearchOptions) -> str:
-    """A run's name: space, data set and time."""
-    stem = Path(space.source).stem or "space"
-    return f"{stem}-{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+def new_path(space: Space, options: SearchOptions, name: str | None, storage: str | None) -> Path:
+    """Where a new run goes; by default it's named after its space, data set and time.
+
+    Raises:
+        InputError: the name can't be one, or the run exists.
+    """
+    default = f"{Path(space.source).stem}-{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = storage_path(storage) / check_name(name or default)
+    if path.exists():
+        raise taken(path)
+    return path
+
+
+def check_local_slots(options: SearchOptions) -> Slots | None:
+    """What each trial gets of this machine; None if the search runs on a cluster.
+
+    Raises:
+        ConfigError: no trial could ever start.
+    """
+    if options.address is not None:
+        return None
+    return slots_for(options, devices.cpu_count(), local_gpus())
 
 
 def _run(experiment: Experiment, dataset: Dataset, verbose: bool, show: Show | None) -> Experiment:
@@ -277,10 +295,6 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         RunError: another process has it.
     """
-    import fcntl
-
-    from mnist_tune.errors import RunError
-
     handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

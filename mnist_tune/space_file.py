@@ -42,16 +42,29 @@ class YamlData:
 def read_yaml(path: str | Path) -> YamlData:
     """Reads a YAML file that may come from anyone.
 
-    Refuses files over 1 MiB, more than 20 levels, anchors, aliases, duplicate keys and every
-    tag that is not plain data; what can be listed with others is in ``problems``.
+    Args:
+        path: the file, at most 1 MiB.
+
+    Returns, Raises:
+        As ``parse_yaml``; ``SpaceError`` also if the file cannot be read.
+    """
+    return parse_yaml(_read_text(path), str(path))
+
+
+def parse_yaml(text: str, source: str) -> YamlData:
+    """Reads YAML that may come from anyone.
+
+    Refuses more than 20 levels, anchors, aliases, duplicate keys and every tag that is not
+    plain data; what can be listed with others is in ``problems``.
 
     Args:
-        path: the file.
+        text: the YAML.
+        source: what to call it in a message.
 
     Raises:
-        SpaceError: the file cannot be read, or is not YAML.
+        SpaceError: it is not YAML.
     """
-    node, construct = _compose(_read_text(path), str(path))
+    node, construct = _compose(text, source)
     lines: dict[KeyPath, int] = {(): 1}
     problems: list[tuple[int, str]] = []
     unreadable: set[KeyPath] = set()

@@ -204,8 +204,8 @@ def read_best(path: str | Path) -> Replay:
         config = complete(record["config"], f"{path}: config")
         wanted = Replay(
             config=config,
-            epochs=check_epochs(validation["epoch"]),
-            max_epochs=check_epochs(provenance["max_epochs"]),
+            epochs=check_epochs(validation["epoch"], f"{path}: epoch"),
+            max_epochs=check_epochs(provenance["max_epochs"], f"{path}: max_epochs"),
             data={
                 "name": str(provenance["data"]["name"]),
                 "checksum": str(provenance["data"]["checksum"]),
@@ -227,14 +227,14 @@ def read_best(path: str | Path) -> Replay:
     return wanted
 
 
-def check_epochs(epochs: Any) -> int:
+def check_epochs(epochs: Any, where: str = "epochs") -> int:
     """Returns a number of epochs if it is one.
 
     Raises:
         ConfigError: it isn't.
     """
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ConfigError(f"epochs must be an integer ≥ 1; got {epochs!r}")
+        raise ConfigError(f"{where} must be an integer ≥ 1; got {epochs!r}")
     return epochs
 
 

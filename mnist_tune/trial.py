@@ -10,51 +10,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.tune import Trainable
 
 from mnist_tune import devices
-from mnist_tune.checkpoints import read_checkpoint, write_checkpoint
+from mnist_tune.checkpoints import LAST, best_name, read_checkpoint, write_checkpoint
 from mnist_tune.datasets import Split
 from mnist_tune.errors import CheckpointError
 from mnist_tune.hparams import Config
 from mnist_tune.results import trial_id
-from mnist_tune.rungs import Metric, score
+from mnist_tune.options import TrialSettings
+from mnist_tune.rungs import score
 
 if TYPE_CHECKING:
     from mnist_tune.training import State
-
-LAST = "last.safetensors"
-
-
-def best_name(epoch: int) -> str:
-    """The file of a trial's parameters after an epoch that was its best so far."""
-    return f"best-{epoch:05d}.safetensors"
-
-
-@dataclass(frozen=True)
-class TrialSettings:
-    """What is the same for all trials of a search.
-
-    Attributes:
-        checkpoints: the directory below which each trial has its own.
-        max_epochs: over which a learning rate schedule goes down.
-        metric: what makes a report the best.
-        device: ``cpu`` or ``gpu``.
-        threads: XLA's threads on a CPU.
-        data: what the run's search.yaml says of the data; kept in checkpoints.
-    """
-
-    checkpoints: Path
-    max_epochs: int
-    metric: Metric
-    device: devices.Platform
-    threads: int
-    data: dict[str, Any]
 
 
 class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types

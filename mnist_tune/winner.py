@@ -7,12 +7,12 @@ import shutil
 from typing import Any
 
 from mnist_tune import devices
-from mnist_tune.checkpoints import read_checkpoint, write_atomically
+from mnist_tune.checkpoints import best_name, read_checkpoint, write_atomically
 from mnist_tune.cluster import Slots
 from mnist_tune.datasets import Dataset, Split
 from mnist_tune.experiment import BEST_CHECKPOINT, Experiment, write_best
+from mnist_tune.options import TrialSettings
 from mnist_tune.results import Best
-from mnist_tune.trial import TrialSettings, best_name
 
 
 def trial_settings(experiment: Experiment, places: Slots) -> TrialSettings:
@@ -45,8 +45,9 @@ def update_best(experiment: Experiment) -> None:
 
 def keep_checkpoints(experiment: Experiment) -> None:
     """Removes the checkpoints of trials that are finished."""
+    finished = {trial.trial_id for trial in experiment.results.trials if trial.finished}
     for directory in experiment.checkpoints.glob("*"):
-        if experiment.results.trials[int(directory.name)].finished:
+        if directory.name in finished:
             shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_tune.errors import RunError
+from mnist_tune.errors import RunError, SpaceError
+from mnist_tune.space_file import MAX_BYTES, parse_yaml
 
-MAX_BYTES = 1 << 20
+_MAX_LISTED = 10
 
 
 def dump_yaml(value: Mapping[str, Any]) -> bytes:
@@ -29,11 +30,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Reads a mapping from a YAML file.
 
     Raises:
-        RunError: the file can't be read, is over 1 MiB, isn't YAML or isn't a mapping.
+        RunError: the file can't be read, is over 1 MiB, isn't YAML, isn't a mapping, or holds
+            what isn't plain data (see ``parse_yaml``).
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -42,13 +41,17 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise RunError(f"{path}: over {MAX_BYTES} bytes; not a file that mnist-tune wrote")
     try:
-        value = YAML(typ="safe", pure=True).load(content.decode())
-    except (YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{path}: not valid YAML ({reason})") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: must hold a mapping; got {type(value).__name__}")
-    return value
+        document = parse_yaml(content.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: must be UTF-8 text ({error})") from None
+    except SpaceError as error:
+        raise RunError(str(error)) from None
+    if document.problems:
+        listed = [f"{path}:{line}: {text}" for line, text in document.problems[:_MAX_LISTED]]
+        raise RunError("\n".join(listed))
+    if not isinstance(document.data, dict):
+        raise RunError(f"{path}: must hold a mapping; got {type(document.data).__name__}")
+    return document.data
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# Before JAX is imported here or in a process that a test starts.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
 ROOT = Path(__file__).resolve().parent.parent
 IDX_DIR = Path(os.environ.get("MNIST_IDX_DIR", ROOT.parent / "shared" / "mnist"))
 
@@ -65,3 +69,9 @@ def digits_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_dir = tmp_path_factory.mktemp("digits")
     load_dataset("digits", data_dir)
     return data_dir
+
+
+@pytest.fixture
+def lr_beta() -> Path:
+    """The search space that comes with the project."""
+    return ROOT / "search_spaces" / "lr_beta.yaml"

@@ -107,19 +107,12 @@ def test_no_library_is_imported_to_load(digits_data_dir: Path, tmp_path: Path) -
 import sys
 from mnist_tune.datasets import load_dataset
 for data_dir in sys.argv[1:]:
-    load_dataset("digits", data_dir)
+    load_dataset("digits", data_dir, download=False)
 heavy = {"tensorflow", "tensorflow_datasets", "sklearn", "jax", "ray"} & set(sys.modules)
 assert not heavy, heavy
 """
     directories = [str(digits_data_dir), str(tmp_path / "new")]
     subprocess.run([sys.executable, "-c", program, *directories], check=True)
-
-
-def test_preparing_is_announced_once(tmp_path: Path) -> None:
-    said: list[str] = []
-    load_dataset("digits", tmp_path, talk=said.append)
-    load_dataset("digits", tmp_path, talk=said.append)
-    assert said == [f"preparing digits (once) in {tmp_path}…"]
 
 
 def test_modules_in_the_current_directory_are_not_mistaken(

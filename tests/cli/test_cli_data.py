@@ -59,6 +59,7 @@ def test_import_mnist(cli: Cli, idx_dir: Path, mnist_data_dir: Path, tmp_path: P
     assert names_in(tmp_path) == ["mnist"]
 
 
+@pytest.mark.slow
 def test_prepare_and_info(cli: Cli, tmp_path: Path) -> None:
     env = {"TFDS_DATA_DIR": str(tmp_path)}
     done = cli("data", "prepare", "--dataset", "digits", env=env)
@@ -155,6 +156,7 @@ def test_verbose_shows_what_the_libraries_say(cli: Cli, tmp_path: Path) -> None:
     assert "requests.exceptions.ProxyError" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path: Path) -> None:
     processes = [start("prepare", "--dataset", "digits", "--data-dir", tmp_path) for _ in range(2)]
     (first, first_talk), (second, second_talk) = [process.communicate() for process in processes]
