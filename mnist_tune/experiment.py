@@ -138,7 +138,7 @@ def create_experiment(
     events = [{"event": "trial", "trial": i, "config": config} for i, config in enumerate(configs)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if os.path.lexists(path):
             raise FileExistsError
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
             draft = Path(temporary) / path.name
@@ -147,7 +147,7 @@ def create_experiment(
             ledger.append(draft / LEDGER, events)
             draft.rename(path)
     except OSError as error:
-        if path.exists():
+        if os.path.lexists(path):
             raise taken(path) from None
         raise RunError(
             f"{path}: cannot be made ({error.strerror or error}); choose another --storage-path"
@@ -181,6 +181,8 @@ def open_experiment(path: Path) -> Experiment:
         results = fold(options.metric, ledger.read(path / LEDGER))
     except (ValueError, ConfigError) as error:
         raise RunError(f"{path / LEDGER}: damaged: {error}") from None
+    if not results.trials:
+        raise RunError(f"{path / LEDGER}: damaged: holds no trials")
     return Experiment(path, options, space, record["data"], results)
 
 

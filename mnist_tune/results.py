@@ -174,7 +174,10 @@ def trial_id(number: int) -> str:
 
 
 def table(results: Results) -> list[dict[str, Any]]:
-    """One row a trial, for ``trials.csv`` and ``show``: names → plain values."""
+    """One row a trial, for ``trials.csv`` and ``show``: names → what JSON can hold.
+
+    A number that there isn't, or that isn't finite, is None.
+    """
     rows = []
     for trial in results.trials:
         best = trial.best(results.metric)
@@ -187,14 +190,18 @@ def table(results: Results) -> list[dict[str, Any]]:
                 "best_epoch": best.epoch if best else None,
                 "best_accuracy": best.accuracy if best else None,
                 "best_loss": best.loss if best else None,
-                "last_accuracy": last.accuracy if last else None,
-                "last_loss": last.loss if last else None,
+                "last_accuracy": _finite(last.accuracy) if last else None,
+                "last_loss": _finite(last.loss) if last else None,
                 "seconds": round(trial.seconds, 3),
                 "reason": trial.reason,
                 **trial.config,
             }
         )
     return rows
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _report(event: Event) -> Report:

@@ -20,8 +20,8 @@ from mnist_tune.checkpoints import LAST, best_name, read_checkpoint, write_check
 from mnist_tune.datasets import Split
 from mnist_tune.errors import CheckpointError
 from mnist_tune.hparams import Config
-from mnist_tune.results import trial_id
 from mnist_tune.options import TrialSettings
+from mnist_tune.results import trial_id
 from mnist_tune.rungs import score
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from typing import Any
@@ -221,7 +222,7 @@ def test_the_table() -> None:
         ("best_accuracy", 0.9),
         ("best_loss", 0.5),
         ("last_accuracy", 0.8),
-        ("last_loss", pytest.approx(NAN, nan_ok=True)),
+        ("last_loss", None),
         ("seconds", 0.374),
         ("reason", "not finite"),
         *drawn(0, learning_rate=0.01)["config"].items(),
@@ -230,6 +231,14 @@ def test_the_table() -> None:
     empty = {k: second[k] for k in ("best_epoch", "best_accuracy", "last_accuracy", "last_loss")}
     assert set(empty.values()) == {None}
     assert (second["status"], second["epochs"], second["seconds"]) == ("unfinished", 0, 0)
+
+
+@settings(deadline=None)
+@given(ledgers())
+def test_the_table_can_be_json(events: list[Event]) -> None:
+    rows = table(fold("accuracy", events))
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
 
 
 def test_no_trials() -> None:
