@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from mnist_tune.cluster import Slots
+from mnist_tune.experiment import Experiment
 from mnist_tune.hparams import HPARAMS, Config
 from mnist_tune.ledger import Event
 from mnist_tune.results import Results, TrialResult
@@ -16,32 +16,34 @@ from mnist_tune.results import Results, TrialResult
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Show = Callable[[Results, Event, Slots], None]
+Show = Callable[[Experiment, Event], None]
 
 
 @contextmanager
 def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
     """Shows a search: live on a terminal, elsewhere a line for each trial that ends."""
     if not stream.isatty():
-        yield lambda results, event, _: _print_ended(results, event, stream)
+        yield lambda experiment, event: _print_line(experiment, event, stream)
         return
     from rich.console import Console
     from rich.live import Live
-    from rich.text import Text
+    from rich.spinner import Spinner
 
     start = time.monotonic()
-    trained_before: int | None = None
-    with Live(console=Console(file=stream), refresh_per_second=4, transient=False) as live:
+    to_do = 0
+    spinner = Spinner("dots", "checking the data, starting Ray and its workers")
+    with Live(spinner, console=Console(file=stream), refresh_per_second=4) as live:
 
-        def show(results: Results, event: Event, slots: Slots) -> None:
-            nonlocal trained_before
-            if trained_before is None:
-                trained_before = results.counts()["unfinished"] + _is_end(event)
+        def show(experiment: Experiment, event: Event) -> None:
+            nonlocal to_do
+            results = experiment.results
+            if event["event"] == "session":
+                to_do = results.counts()["unfinished"]
+                live.console.print(f"run directory: {experiment.path}", highlight=False)
             if _is_end(event):
-                # As text: a trial's error may look like rich's markup.
-                live.console.print(Text(ended_line(results, results.trials[event["trial"]])))
-            elapsed_s = time.monotonic() - start
-            live.update(_panel(results, slots, elapsed_s, trained_before))
+                line = ended_line(results, results.trials[event["trial"]])
+                live.console.print(line, highlight=False)
+            live.update(_panel(results, time.monotonic() - start, to_do))
 
         yield show
 
@@ -78,15 +80,17 @@ def _is_end(event: Event) -> bool:
     return event.get("decision") == "stop" or event["event"] == "error"
 
 
-def _print_ended(results: Results, event: Event, stream: TextIO) -> None:
+def _print_line(experiment: Experiment, event: Event, stream: TextIO) -> None:
+    if event["event"] == "session":
+        print(f"run directory: {experiment.path}", file=stream, flush=True)
     if _is_end(event):
-        counts = results.counts()
+        counts = experiment.results.counts()
         ended = counts["total"] - counts["unfinished"]
-        line = ended_line(results, results.trials[event["trial"]])
+        line = ended_line(experiment.results, experiment.results.trials[event["trial"]])
         print(f"[{ended}/{counts['total']}] {line}", file=stream, flush=True)
 
 
-def _panel(results: Results, slots: Slots, elapsed_s: float, to_do_at_start: int) -> RenderableType:
+def _panel(results: Results, elapsed_s: float, to_do_at_start: int) -> RenderableType:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -99,7 +103,7 @@ def _panel(results: Results, slots: Slots, elapsed_s: float, to_do_at_start: int
     bar.add_row(
         ProgressBar(counts["total"], counts["total"] - unfinished, width=30),
         f"{counts['total'] - unfinished}/{counts['total']} trials",
-        f"{min(slots.count, unfinished)} running",
+        f"{min(results.slots, unfinished)} running",
         f"{_clock(elapsed_s)} gone, " + (f"about {_clock(left_s)} left" if left_s else "…"),
     )
     if results.best is None:

@@ -9,7 +9,7 @@ Events, told apart by ``event``:
     trial    trial, config                                       drawn, before anything starts
     report   trial, epoch, accuracy, loss, epoch_s, decision, reason
     error    trial, message                                      gave up after all retries
-    session  resumed                                             a driver begins
+    session  slots                                               a driver begins
     end      reason, wall_s                                      a driver is through
 
 A number that is not finite is written as null.
@@ -42,7 +42,7 @@ _SHAPES: Mapping[str, Shape] = {
         "reason": TEXT,
     },
     "error": {"trial": COUNT, "message": TEXT},
-    "session": {},
+    "session": {"slots": COUNT},
     "end": {"reason": TEXT, "wall_s": NUMBER},
 }
 _EVENT: Shape = {"event": records.one_of(*_SHAPES)}

@@ -82,6 +82,7 @@ class Results:
         metric: what the search optimises.
         trials: in the order of drawing.
         best: the best finite report of all; of equals, of the trial drawn first.
+        slots: trials at a time in the last session; 0 before the first.
         ended: why the last driver ended: ``done``, ``time_budget``, ``interrupted``; empty
             while one is running, or if it died.
         wall_s: seconds of all drivers that ended.
@@ -90,6 +91,7 @@ class Results:
     metric: Metric
     trials: list[TrialResult] = field(default_factory=list)
     best: Best | None = None
+    slots: int = 0
     ended: str = ""
     wall_s: float = 0.0
 
@@ -113,7 +115,7 @@ class Results:
             trial = self._known(event["trial"])
             trial.status, trial.reason = ERRORED, event["message"]
         elif kind == "session":
-            self.ended = ""
+            self.ended, self.slots = "", event["slots"]
         elif kind == "end":
             self.ended = event["reason"]
             self.wall_s += event["wall_s"]

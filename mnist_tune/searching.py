@@ -34,12 +34,12 @@ from mnist_tune.experiment import (
 )
 from mnist_tune.ledger import Event
 from mnist_tune.options import SearchOptions, check_name
-from mnist_tune.results import ERRORED, Results
+from mnist_tune.results import ERRORED
 from mnist_tune.rungs import Rungs
 from mnist_tune.space import Space, draw, load_space, space_from_mapping
 from mnist_tune.winner import finish_best, keep_checkpoints, update_best
 
-Show = Callable[[Results, Event, Slots], None]
+Show = Callable[[Experiment, Event], None]
 """Takes every event of a running search, for a person to look at."""
 
 _WRITE_EVERY_S = 1.0
@@ -162,7 +162,7 @@ def check_local_slots(options: SearchOptions) -> Slots | None:
 
 
 def _run(experiment: Experiment, dataset: Dataset, verbose: bool, show: Show | None) -> Experiment:
-    start = time.monotonic()
+    start, address = time.monotonic(), experiment.options.address
 
     def end(reason: str) -> None:
         wall_s = round(time.monotonic() - start, 3)
@@ -171,10 +171,9 @@ def _run(experiment: Experiment, dataset: Dataset, verbose: bool, show: Show | N
         )
 
     with lock(experiment.path):
-        resumed = bool(experiment.results.epochs_trained)
-        experiment.record({"event": "session", "time": round(time.time(), 3), "resumed": resumed})
         try:
-            with ray_session(experiment.options.address, verbose), _interruptible():
+            # Ray sets handlers of its own when it starts: ours go around it and inside it.
+            with _interruptible(), ray_session(address, verbose), _interruptible():
                 reason = _drive(experiment, dataset, show)
             end(reason)
         except KeyboardInterrupt:
@@ -198,12 +197,16 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
     places = slots(experiment.options)
     written = time.monotonic()
+    started = {"event": "session", "time": round(time.time(), 3), "slots": places.count}
+    experiment.record(started)
+    if show:
+        show(experiment, started)
 
     def record(event: Event) -> None:
         nonlocal written
         experiment.record(event)
         if show:
-            show(experiment.results, event, places)
+            show(experiment, event)
         if event.get("decision") == "continue":
             return
         update_best(experiment)

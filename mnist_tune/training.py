@@ -98,6 +98,15 @@ def state_from(arrays: Mapping[str, Any]) -> State:
     return State(jax.device_put(arrays["params"]), jax.device_put(arrays["velocity"]))
 
 
+def fits(params: Any, config: Config) -> bool:
+    """Whether ``params`` are parameters of the configuration's network: names, shapes, dtypes."""
+
+    def kinds(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+    return bool(kinds(params) == kinds(jax.eval_shape(lambda: initial_state(config)).params))
+
+
 def device_data(split: Split) -> Data:
     """Moves a data set to the device."""
     return Data(jax.device_put(split.images), jax.device_put(split.labels))

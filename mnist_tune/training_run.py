@@ -17,6 +17,8 @@ from mnist_tune.hparams import Config, complete
 from mnist_tune.yamls import load_yaml
 
 CHECKPOINT = "model.safetensors"
+MAX_THREADS = 4096
+"""More are refused: XLA would start them all before it does anything."""
 
 
 class Epoch(NamedTuple):
@@ -177,14 +179,17 @@ def evaluate_checkpoint(
     arrays, meta = read_checkpoint(path)
     try:
         name, device = str(meta["data"]["name"]), meta["device"]
-        platform, threads = device["platform"], int(device["threads"])
-    except (KeyError, TypeError, ValueError) as error:
+        platform, threads = device["platform"], _check_threads(device["threads"])
+        config, params = complete(meta["config"]), arrays["params"]
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of mnist-tune ({error!r})") from None
     data = load_dataset(dataset or name, data_dir)
     devices.configure("cpu" if platform == "cpu" else None, threads or None)
     from mnist_tune import training
 
-    metrics = training.evaluate(arrays["params"], training.device_data(data.test))
+    if not training.fits(params, config):
+        raise CheckpointError(f"{path}: doesn't hold the parameters of its configuration")
+    metrics = training.evaluate(params, training.device_data(data.test))
     return {
         "checkpoint": str(path),
         "dataset": data.name,
@@ -215,15 +220,13 @@ def read_best(path: str | Path) -> Replay:
             device={
                 "platform": str(provenance["device"]["platform"]),
                 "kind": str(provenance["device"]["kind"]),
-                "threads": int(provenance["device"]["threads"]),
+                "threads": _check_threads(provenance["device"]["threads"]),
             },
             validation={name: float(validation[name]) for name in ("accuracy", "loss")},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(f"{path}: not a best.yaml of mnist-tune: {detail}") from None
-    if wanted.device["threads"] < 0:
-        raise ConfigError(f"{path}: threads must be ≥ 0; got {wanted.device['threads']}")
     return wanted
 
 
@@ -236,6 +239,12 @@ def check_epochs(epochs: Any, where: str = "epochs") -> int:
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise ConfigError(f"{where} must be an integer ≥ 1; got {epochs!r}")
     return epochs
+
+
+def _check_threads(threads: Any) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads must be an integer ≥ 0 and ≤ {MAX_THREADS}; got {threads!r}")
+    return threads
 
 
 def _epochs(

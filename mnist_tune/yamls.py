@@ -20,6 +20,8 @@ def dump_yaml(value: Mapping[str, Any]) -> bytes:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = 4096
+    # Unescaped, some line breaks of Unicode would not come back as they were.
+    yaml.allow_unicode = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = io.BytesIO()
     yaml.dump(_plain(value), text)

@@ -57,8 +57,8 @@ def error(trial: int, message: str = "ValueError: no") -> Event:
     return {"event": "error", "time": 2.5, "trial": trial, "message": message}
 
 
-def session(resumed: bool = False) -> Event:
-    return {"event": "session", "time": 0.5, "resumed": resumed}
+def session(slots: int = 2) -> Event:
+    return {"event": "session", "time": 0.5, "slots": slots}
 
 
 def end(reason: str = "done", wall_s: float = 10.0) -> Event:

@@ -174,7 +174,7 @@ DAMAGE = {
     "ledger empty": (written(LEDGER, b""), "damaged: holds no trials"),
     "no ledger": (gone(LEDGER), r"ledger\.jsonl: cannot be read \(No such file"),
     "a directory for a ledger": (a_directory(LEDGER), "cannot be read .Is a directory"),
-    "ledger not JSON": (replaced(LEDGER, '"resumed": false}', "}"), r"ledger\.jsonl:5: the ledger"),
+    "ledger not JSON": (replaced(LEDGER, '"slots": 2}', "2}"), r"ledger\.jsonl:5: the ledger"),
     "a trial that is not": (replaced(LEDGER, '"trial": 3', '"trial": 9'), "damaged: trial 9 where"),
     "a config that is not": (replaced(LEDGER, '"beta": 0.9', '"beta": 9'), "beta must be"),
     "best.yaml empty": (written(BEST, b""), "best.yaml: must hold a mapping"),

@@ -31,7 +31,7 @@ def ledgers(draw: st.DrawFn) -> list[Event]:
     for _ in range(draw(st.integers(0, 30))):
         kind = draw(st.sampled_from(["report"] * 12 + ["again", "stop", "error", "end"]))
         if kind == "end":
-            events += [end(draw(st.sampled_from(["interrupted", "time_budget"]))), session(True)]
+            events += [end(draw(st.sampled_from(["interrupted", "time_budget"]))), session(3)]
             continue
         if not epochs:
             break
@@ -169,9 +169,9 @@ def test_what_is_not_finite_is_never_best(accuracy: Any, loss: Any) -> None:
 def test_how_drivers_ended() -> None:
     events = [drawn(0), session(), end("interrupted", 2.5)]
     results = fold("accuracy", events)
-    assert (results.ended, results.wall_s) == ("interrupted", 2.5)
-    results.apply(session(resumed=True))
-    assert (results.ended, results.wall_s) == ("", 2.5)
+    assert (results.ended, results.wall_s, results.slots) == ("interrupted", 2.5, 2)
+    results.apply(session(slots=3))
+    assert (results.ended, results.wall_s, results.slots) == ("", 2.5, 3)
     results.apply(end("done", 4.0))
     assert (results.ended, results.wall_s) == ("done", 6.5)
 
