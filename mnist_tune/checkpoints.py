@@ -37,7 +37,7 @@ def write_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, A
         arrays: a tree of dictionaries; leaves are anything NumPy can read without a copy.
         meta: anything JSON can hold.
     """
-    flat = {name: np.ascontiguousarray(leaf) for name, leaf in _flatten(arrays).items()}
+    flat = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(arrays).items()}
     write_atomically(path, save(flat, metadata={_META: json.dumps(meta)}))
 
 
@@ -50,10 +50,12 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             meta = json.loads((file.metadata() or {})[_META])
+            if not isinstance(meta, dict):
+                raise ValueError(f"its meta must be a mapping; got {type(meta).__name__}")
             return _unflatten({name: file.get_tensor(name) for name in file.keys()}), meta  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of mnist-tune ({error})") from None
 
 
@@ -88,5 +90,7 @@ def _unflatten(flat: Mapping[str, NDArray[Any]]) -> Arrays:
         node = tree
         for branch in branches:
             node = node.setdefault(branch, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{branch} is both an array and a branch of {name}")
         node[leaf] = value
     return tree

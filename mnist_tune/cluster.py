@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,8 +49,12 @@ class Slots:
 
 
 @contextmanager
-def ray_session(address: str | None, verbose: bool) -> Iterator[None]:
-    """Ray for the time of a ``with``: a cluster's, or one of our own that ends with it."""
+def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], None]]:
+    """Ray for the time of a ``with``: a cluster's, or one of our own that ends with it.
+
+    Ray takes seconds to start, most of them waiting. It starts in the background; what the
+    ``with`` gives is called before the first use of Ray, and raises SearchError if it failed.
+    """
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     # Ray announces a change of a default that only matters to code that sees CUDA devices.
@@ -59,19 +64,24 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
+        yield lambda: None
         return
+    # What ray.init imports, imported here: two threads that import at once can meet half-made
+    # modules.
+    import ray.autoscaler._private.util
+    import ray.autoscaler.v2.utils
+    import ray.dashboard
+
     temporary = None if address else tempfile.mkdtemp(prefix="mnist-tune-", dir=_short_tmp())
-    try:
-        _start(address, temporary, level, verbose)
-        # Tune adds a handler of its own to its loggers, at their own level.
-        for name in ("ray.tune", "ray.train", "ray.data"):
-            logging.getLogger(name).setLevel(level)
-        yield
-    finally:
-        ray.shutdown()
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with ThreadPoolExecutor(1) as background:
+        starting = background.submit(_start, address, temporary, level, verbose)
+        try:
+            yield starting.result
+        finally:
+            wait([starting])
+            ray.shutdown()
+            if temporary:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _start(address: str | None, temporary: str | None, level: int, verbose: bool) -> None:
@@ -94,6 +104,9 @@ def _start(address: str | None, temporary: str | None, level: int, verbose: bool
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise SearchError(f"{where} could not be reached or started: {error}") from error
+    # Tune adds a handler of its own to its loggers, at their own level.
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(level)
 
 
 def slots(options: SearchOptions) -> Slots:

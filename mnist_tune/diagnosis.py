@@ -86,9 +86,10 @@ def _data(name: str, data_dir: str | None) -> Finding:
 def _ray(verbose: bool) -> str:
     from mnist_tune.cluster import ray_session
 
-    with ray_session(None, verbose):
+    with ray_session(None, verbose) as connect:
         import ray
 
+        connect()
         pid = ray.get(ray.remote(_pid).remote())
         resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)

@@ -32,17 +32,18 @@ def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
     start = time.monotonic()
     to_do = 0
     spinner = Spinner("dots", "checking the data, starting Ray and its workers")
-    with Live(spinner, console=Console(file=stream), refresh_per_second=4) as live:
+    # Errors and paths are shown as they are, whatever brackets are in them.
+    console = Console(file=stream, markup=False, emoji=False, highlight=False)
+    with Live(spinner, console=console, refresh_per_second=4) as live:
 
         def show(experiment: Experiment, event: Event) -> None:
             nonlocal to_do
             results = experiment.results
             if event["event"] == "session":
                 to_do = results.counts()["unfinished"]
-                live.console.print(f"run directory: {experiment.path}", highlight=False)
+                live.console.print(f"run directory: {experiment.path}")
             if _is_end(event):
-                line = ended_line(results, results.trials[event["trial"]])
-                live.console.print(line, highlight=False)
+                live.console.print(ended_line(results, results.trials[event["trial"]]))
             live.update(_panel(results, time.monotonic() - start, to_do))
 
         yield show

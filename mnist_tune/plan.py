@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_tune.data_sources import check_sizes, default_validation_size, source_of
+from mnist_tune.data_sources import source_of
 from mnist_tune.options import SearchOptions
-from mnist_tune.searching import as_space, check_local_slots, new_path
+from mnist_tune.searching import as_space, check_local_slots, new_path, validation_size
 from mnist_tune.space import Space, draw
 
 CORE_S_PER_IMAGE = 17.0 / 60_000
@@ -105,8 +105,8 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
 
 def _data(options: SearchOptions) -> dict[str, Any]:
     source = source_of(options.dataset)
-    validation = options.validation_size or default_validation_size(options.dataset)
-    rest = check_sizes(options.dataset, validation, options.train_size)
+    validation = validation_size(options)
+    rest = source.train_images - validation
     return {
         "name": options.dataset,
         "train_size": options.train_size or rest,

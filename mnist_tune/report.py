@@ -103,4 +103,4 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     # Never folded: a line a row, for people and for grep.
     Console(file=text, width=1000, no_color=True).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from processes import events, nothing_left, start, temporary_directory, wait_until
 
+from mnist_tune.driver import lock
 from mnist_tune.errors import RunError
 from mnist_tune.experiment import open_experiment
-from mnist_tune.searching import lock, resume
+from mnist_tune.searching import resume
 
 pytestmark = pytest.mark.slow
 

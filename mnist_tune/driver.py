@@ -1,0 +1,200 @@
+"""The driver of a search: hands trials to Ray Tune, writes down what comes back.
+
+It never starts a JAX backend: training and scoring are left to Ray's workers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mnist_tune import ledger
+from mnist_tune.cluster import Slots, slots
+from mnist_tune.datasets import Dataset
+from mnist_tune.errors import InterruptedSearch, RunError, SearchError
+from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
+from mnist_tune.ledger import Event
+from mnist_tune.results import ERRORED
+from mnist_tune.rungs import Rungs
+from mnist_tune.winner import finish_best, keep_checkpoints, update_best
+
+Show = Callable[[Experiment, Event], None]
+"""Takes every event of a running search, for a person to look at."""
+
+_WRITE_EVERY_S = 1.0
+
+
+def run_trials(
+    experiment: Experiment,
+    dataset: Dataset,
+    connect: Callable[[], None],
+    began_s: float,
+    show: Show | None,
+) -> Experiment:
+    """Runs what is left of a search, from wherever its ledger left it.
+
+    Args:
+        experiment: the search; its results are brought up to date.
+        dataset: its data.
+        connect: returns when Ray is there.
+        began_s: when it began, on the monotonic clock.
+        show: is called with every event.
+
+    Raises:
+        InterruptedSearch: it was interrupted and can be resumed.
+        RunError: another process has the run directory.
+        SearchError: no trial gave a finite result.
+    """
+
+    def end(reason: str) -> None:
+        wall_s = round(time.monotonic() - began_s, 3)
+        experiment.record(
+            {"event": "end", "time": round(time.time(), 3), "reason": reason, "wall_s": wall_s}
+        )
+
+    with lock(experiment.path):
+        try:
+            connect()
+            # Ray has set handlers of its own by now.
+            with interruptible():
+                end(_drive(experiment, dataset, show))
+        except KeyboardInterrupt:
+            # An event can be on the disk and not yet be taken in: read them again.
+            experiment.results = open_experiment(experiment.path).results
+            update_best(experiment)
+            write_trials(experiment)
+            end("interrupted")
+            raise InterruptedSearch(
+                f"interrupted; the best so far is in {experiment.path}\n"
+                f"go on with: mnist-tune resume {experiment.path}"
+            ) from None
+    if experiment.results.best is None:
+        errors = [t.reason for t in experiment.results.trials if t.status == ERRORED]
+        detail = f"; the first error: {errors[0]}" if errors else ""
+        raise SearchError(f"{experiment.path}: no trial gave a finite result{detail}")
+    return experiment
+
+
+def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
+    """Runs all trials that aren't finished, scores the winner; returns why it ended."""
+    places = slots(experiment.options)
+    written = time.monotonic()
+    started = {"event": "session", "time": round(time.time(), 3), "slots": places.count}
+    experiment.record(started)
+    if show:
+        show(experiment, started)
+
+    def record(event: Event) -> None:
+        nonlocal written
+        experiment.record(event)
+        if show:
+            show(experiment, event)
+        if event.get("decision") == "continue":
+            return
+        update_best(experiment)
+        keep_checkpoints(experiment)
+        if time.monotonic() - written > _WRITE_EVERY_S:
+            write_trials(experiment)
+            written = time.monotonic()
+
+    if any(not trial.finished for trial in experiment.results.trials):
+        _fit(experiment, dataset, places, record)
+    finish_best(experiment, dataset, places)
+    write_trials(experiment)
+    unfinished = experiment.results.counts()["unfinished"]
+    if not unfinished:
+        shutil.rmtree(experiment.checkpoints, ignore_errors=True)
+    return "time_budget" if unfinished else "done"
+
+
+def _fit(
+    experiment: Experiment, dataset: Dataset, places: Slots, record: Callable[[Event], None]
+) -> None:
+    from ray import tune
+
+    from mnist_tune.asha import Asha, replay
+    from mnist_tune.listed import ListedConfigs
+    from mnist_tune.trial import TrainingTrial
+    from mnist_tune.winner import trial_settings
+
+    options = experiment.options
+    rungs = Rungs(options.milestones, options.max_epochs, options.reduction_factor)
+    epochs = replay(rungs, options.metric, ledger.read(experiment.path / LEDGER))
+    unfinished = [
+        {"trial": trial.number, **trial.config}
+        for trial in experiment.results.trials
+        if not trial.finished
+    ]
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.count)
+    trainable = tune.with_parameters(
+        TrainingTrial,
+        train=dataset.train,
+        validation=dataset.validation,
+        settings=trial_settings(experiment, places),
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": places.cpus, "gpu": places.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=ListedConfigs(unfinished),
+            scheduler=Asha(rungs, options.metric, epochs, record),
+            num_samples=len(unfinished),
+            max_concurrent_trials=options.max_concurrent,
+            time_budget_s=options.time_budget_s,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(experiment.path),
+            verbose=0,
+            # Trials keep their own checkpoints; Ray would ask for one at the end.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=options.max_failures),
+        ),
+    )
+    tuner.fit()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP end a search as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keeps a second driver out of a run directory.
+
+    Raises:
+        RunError: another process has it.
+    """
+    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise RunError(f"{path}: another process is running this search") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
