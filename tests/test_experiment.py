@@ -414,7 +414,7 @@ def test_looking_at_a_run_executes_nothing(tmp_path: Path) -> None:
 BOMB = (
     "import resource, sys\n"
     "from pathlib import Path\n"
-    "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+    "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
     "from mnist_tune.errors import RunError\n"
     "from mnist_tune.experiment import open_experiment\n"
     "try:\n"

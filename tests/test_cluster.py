@@ -1,0 +1,84 @@
+"""How many trials fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_tune.cluster import Slots, slots_for
+from mnist_tune.errors import ConfigError
+from mnist_tune.options import SearchOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "cpus", "gpus", "expected"),
+    [
+        ({}, 2, 0, Slots(1.0, 0.0, 2)),
+        ({}, 2.9, 0, Slots(1.0, 0.0, 2)),
+        ({"cpus_per_trial": 0.5}, 2, 0, Slots(0.5, 0.0, 4)),
+        ({"cpus_per_trial": 3}, 8, 0, Slots(3, 0.0, 2)),
+        # One GPU a trial where there are GPUs, unless told otherwise.
+        ({}, 16, 1, Slots(1.0, 1.0, 1)),
+        ({}, 16, 8, Slots(1.0, 1.0, 8)),
+        ({}, 4, 8, Slots(1.0, 1.0, 4)),
+        ({"gpus_per_trial": 0}, 16, 8, Slots(1.0, 0, 16)),
+        ({"gpus_per_trial": 0.5}, 16, 2, Slots(1.0, 0.5, 4)),
+        ({"gpus_per_trial": 2}, 16, 5, Slots(1.0, 2, 2)),
+        ({"max_concurrent": 3}, 16, 0, Slots(1.0, 0.0, 3)),
+        ({"max_concurrent": 30}, 16, 0, Slots(1.0, 0.0, 16)),
+    ],
+)
+def test_slots(options: dict[str, Any], cpus: float, gpus: float, expected: Slots) -> None:
+    assert slots_for(SearchOptions(**options), cpus, gpus) == expected
+
+
+@pytest.mark.xfail(reason="float division: 1 // 0.2 is 4", strict=True)
+@pytest.mark.parametrize(("share", "count"), [(0.1, 10), (0.2, 5), (0.05, 20)])
+def test_fractions_that_fill_a_whole(share: float, count: int) -> None:
+    assert slots_for(SearchOptions(gpus_per_trial=share), 64, 1).count == count
+    assert slots_for(SearchOptions(cpus_per_trial=share), 1, 0).count == count
+
+
+@pytest.mark.parametrize(
+    ("options", "cpus", "gpus", "message"),
+    [
+        ({"cpus_per_trial": 3}, 2, 0, "--cpus-per-trial 3 --gpus-per-trial 0 must fit what is "),
+        ({"gpus_per_trial": 1}, 2, 0, "must fit what is there: 2 CPU cores, 0 GPUs"),
+        ({"gpus_per_trial": 2}, 2, 1, "must fit what is there: 2 CPU cores, 1 GPUs"),
+        ({}, 0, 0, "must fit what is there: 0 CPU cores"),
+    ],
+)
+def test_a_trial_that_could_never_start(
+    options: dict[str, Any], cpus: float, gpus: float, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        slots_for(SearchOptions(**options), cpus, gpus)
+
+
+@given(
+    st.integers(1, 8),
+    st.integers(0, 4),
+    st.none() | st.integers(1, 9),
+    st.integers(1, 256),
+    st.integers(0, 16),
+)
+def test_slots_fit_and_no_more_would(
+    per_trial: int, gpus_per_trial: int, at_most: int | None, cpus: int, gpus: int
+) -> None:
+    options = SearchOptions(
+        cpus_per_trial=per_trial, gpus_per_trial=gpus_per_trial, max_concurrent=at_most
+    )
+
+    def fit(count: int) -> bool:
+        return count * per_trial <= cpus and count * gpus_per_trial <= gpus
+
+    if not fit(1):
+        with pytest.raises(ConfigError):
+            slots_for(options, cpus, gpus)
+        return
+    count = slots_for(options, cpus, gpus).count
+    assert fit(count)
+    assert count == at_most or not fit(count + 1)
