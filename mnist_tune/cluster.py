@@ -130,9 +130,9 @@ def slots_for(options: SearchOptions, cpus: float, gpus: float) -> Slots:
     gpus_per_trial = options.gpus_per_trial
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if gpus else 0.0
-    count = cpus // options.cpus_per_trial
+    count = _fit(cpus, options.cpus_per_trial)
     if gpus_per_trial:
-        count = min(count, gpus // gpus_per_trial)
+        count = min(count, _fit(gpus, gpus_per_trial))
     if count < 1:
         raise ConfigError(
             f"--cpus-per-trial {options.cpus_per_trial:g} --gpus-per-trial {gpus_per_trial:g} "
@@ -140,7 +140,12 @@ def slots_for(options: SearchOptions, cpus: float, gpus: float) -> Slots:
         )
     if options.max_concurrent:
         count = min(count, options.max_concurrent)
-    return Slots(options.cpus_per_trial, gpus_per_trial, int(count))
+    return Slots(options.cpus_per_trial, gpus_per_trial, count)
+
+
+def _fit(total: float, each: float) -> int:
+    """How many times ``each`` fits in ``total``, in Ray's units of 1/10,000."""
+    return round(total * 10_000) // max(1, round(each * 10_000))
 
 
 def local_gpus() -> int:

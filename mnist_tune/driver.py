@@ -39,7 +39,7 @@ def run_trials(
     began_s: float,
     show: Show | None,
 ) -> Experiment:
-    """Runs what is left of a search, from wherever its ledger left it.
+    """Runs what is left of a search, from wherever its ledger left it; the caller has its lock.
 
     Args:
         experiment: the search; its results are brought up to date.
@@ -50,7 +50,6 @@ def run_trials(
 
     Raises:
         InterruptedSearch: it was interrupted and can be resumed.
-        RunError: another process has the run directory.
         SearchError: no trial gave a finite result.
     """
 
@@ -60,22 +59,21 @@ def run_trials(
             {"event": "end", "time": round(time.time(), 3), "reason": reason, "wall_s": wall_s}
         )
 
-    with lock(experiment.path):
-        try:
-            connect()
-            # Ray has set handlers of its own by now.
-            with interruptible():
-                end(_drive(experiment, dataset, show))
-        except KeyboardInterrupt:
-            # An event can be on the disk and not yet be taken in: read them again.
-            experiment.results = open_experiment(experiment.path).results
-            update_best(experiment)
-            write_trials(experiment)
-            end("interrupted")
-            raise InterruptedSearch(
-                f"interrupted; the best so far is in {experiment.path}\n"
-                f"go on with: mnist-tune resume {experiment.path}"
-            ) from None
+    try:
+        connect()
+        # Ray has set handlers of its own by now.
+        with interruptible():
+            end(_drive(experiment, dataset, show))
+    except KeyboardInterrupt:
+        # An event can be on the disk and not yet be taken in: read them again.
+        experiment.results = open_experiment(experiment.path).results
+        update_best(experiment)
+        write_trials(experiment)
+        end("interrupted")
+        raise InterruptedSearch(
+            f"interrupted; the best so far is in {experiment.path}\n"
+            f"go on with: mnist-tune resume {experiment.path}"
+        ) from None
     if experiment.results.best is None:
         errors = [t.reason for t in experiment.results.trials if t.status == ERRORED]
         detail = f"; the first error: {errors[0]}" if errors else ""

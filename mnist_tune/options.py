@@ -191,6 +191,13 @@ def _text(optional: bool) -> Any:
     return rule
 
 
+def _gpus(name: str, value: Any) -> str | None:
+    problem: str | None = _number(0, optional=True)(name, value)
+    if problem is None and value is not None and value > 1 and value != int(value):
+        return f"{_flag(name)} must be ≤ 1 or a whole number; got {value!r}"
+    return problem
+
+
 _RULES = {
     "dataset": _text(optional=False),
     "num_samples": _integer(1),
@@ -202,7 +209,7 @@ _RULES = {
     "metric": _one_of(get_args(Metric)),
     "seed": _integer(0, high=int(HPARAMS["seed"].high)),
     "cpus_per_trial": _number(0, low_open=True),
-    "gpus_per_trial": _number(0, optional=True),
+    "gpus_per_trial": _gpus,
     "max_concurrent": _integer(1, optional=True),
     "max_failures": _integer(0),
     "time_budget_s": _number(0, low_open=True, optional=True),

@@ -30,8 +30,8 @@ def plan(
     """
     asked = SearchOptions(**options)
     space = as_space(space)
-    path = new_path(space, asked, name, storage)
     data = _data(asked)
+    path = new_path(space, asked, name, storage)
     configs = len(draw(space, asked.num_samples, asked.seed, asked.searcher))
     rungs = expected_rungs(asked, configs)
     outline: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -56,14 +57,15 @@ def search(
     began_s = time.monotonic()
     asked = SearchOptions(**options)
     space = as_space(space)
+    validation_size(asked)
     path = new_path(space, asked, name, storage)
     check_local_slots(asked)
-    validation_size(asked)
     with interruptible(), ray_session(asked.address, verbose) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = dataset_for(asked)
         experiment = create_experiment(path, asked, space, data_record(dataset), configs)
-        return run_trials(experiment, dataset, connect, began_s, show)
+        with lock(path):
+            return run_trials(experiment, dataset, connect, began_s, show)
 
 
 def resume(
@@ -84,17 +86,17 @@ def resume(
     path = find_run(run, storage_path(storage))
     with lock(path):
         ledger.drop_torn_line(path / LEDGER)
-    experiment = open_experiment(path)
-    if experiment.results.ended == "done":
-        return experiment
-    dataset = dataset_for(experiment.options)
-    if dataset.checksum != experiment.data["checksum"]:
-        raise RunError(
-            f"{path}: the search began on {dataset.name} with checksum "
-            f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
-        )
-    with interruptible(), ray_session(experiment.options.address, verbose) as connect:
-        return run_trials(experiment, dataset, connect, began_s, show)
+        experiment = open_experiment(path)
+        if experiment.results.ended == "done":
+            return experiment
+        dataset = dataset_for(experiment.options)
+        if dataset.checksum != experiment.data["checksum"]:
+            raise RunError(
+                f"{path}: the search began on {dataset.name} with checksum "
+                f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
+            )
+        with interruptible(), ray_session(experiment.options.address, verbose) as connect:
+            return run_trials(experiment, dataset, connect, began_s, show)
 
 
 def as_space(space: str | Path | Mapping[str, Any] | Space) -> Space:
@@ -140,8 +142,10 @@ def new_path(space: Space, options: SearchOptions, name: str | None, storage: st
     Raises:
         InputError: the name can't be one, or the run exists.
     """
-    default = f"{Path(space.source).stem}-{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    path = storage_path(storage) / check_name(name or default)
+    if name is None:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(space.source).stem).strip("-._")[:60]
+        name = f"{stem or 'space'}-{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = storage_path(storage) / check_name(name)
     if path.exists():
         raise taken(path)
     return path

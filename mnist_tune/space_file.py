@@ -13,7 +13,7 @@ from mnist_tune.errors import SpaceError
 KeyPath = tuple[str | int, ...]
 """The way from the top of a document to a value, as in ``("parameters", "beta", "low")``."""
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**17
 MAX_DEPTH = 20
 
 _TAG = "tag:yaml.org,2002:"
@@ -43,7 +43,7 @@ def read_yaml(path: str | Path) -> YamlData:
     """Reads a YAML file that may come from anyone.
 
     Args:
-        path: the file, at most 1 MiB.
+        path: the file, at most 128 KiB.
 
     Returns, Raises:
         As ``parse_yaml``; ``SpaceError`` also if the file cannot be read.

@@ -7,7 +7,6 @@ is sent again, in case it was lost; whoever receives it ignores what is known.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -102,7 +101,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
             arrays, meta = read_checkpoint(self._directory / LAST)
         except CheckpointError:
             # Starting over is right, only slower: reports that are known are ignored.
-            shutil.rmtree(self._directory)
+            (self._directory / LAST).unlink()
             return
         self._state = training.state_from(arrays)
         self._epoch, self._best_score = meta["epoch"], meta["best_score"]

@@ -10,6 +10,7 @@ from mnist_tune import devices
 from mnist_tune.checkpoints import best_name, read_checkpoint, write_atomically
 from mnist_tune.cluster import Slots
 from mnist_tune.datasets import Dataset, Split
+from mnist_tune.errors import CheckpointError
 from mnist_tune.experiment import BEST_CHECKPOINT, Experiment, write_best
 from mnist_tune.options import TrialSettings
 from mnist_tune.results import Best
@@ -32,15 +33,23 @@ def update_best(experiment: Experiment) -> None:
     best = experiment.results.best
     if best is None:
         return
-    recorded = experiment.best_record()
-    if recorded is not None:
-        known = (recorded["provenance"]["trial_id"], recorded["validation"]["epoch"])
-        if known == (best.trial.trial_id, best.report.epoch):
-            return
+    if _is_recorded(experiment, best):
+        return
     source = experiment.checkpoints / best.trial.trial_id / best_name(best.report.epoch)
+    if not source.exists():
+        # The trial has lost its checkpoints and is on its way to this epoch again.
+        return
     write_atomically(experiment.path / BEST_CHECKPOINT, source.read_bytes())
     _, meta = read_checkpoint(experiment.path / BEST_CHECKPOINT)
     write_best(experiment, _best_record(experiment, best, meta))
+
+
+def _is_recorded(experiment: Experiment, best: Best) -> bool:
+    record = experiment.best_record()
+    if record is None:
+        return False
+    known = (record["provenance"]["trial_id"], record["validation"]["epoch"])
+    return known == (best.trial.trial_id, best.report.epoch)
 
 
 def keep_checkpoints(experiment: Experiment) -> None:
@@ -56,7 +65,14 @@ def finish_best(experiment: Experiment, dataset: Dataset, places: Slots) -> None
     import ray
 
     update_best(experiment)
-    record = experiment.best_record()
+    best, record = experiment.results.best, experiment.best_record()
+    if best is None:
+        return
+    if not _is_recorded(experiment, best):
+        raise CheckpointError(
+            f"{experiment.checkpoints}: the best trial, {best.trial.trial_id}, has lost its "
+            "checkpoint; its configuration is in trials.csv"
+        )
     if record is None or record["test"] is not None:
         return
     remote = ray.remote(num_cpus=places.cpus, num_gpus=places.gpus)(_score)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tune.errors import RunError, SpaceError
-from mnist_tune.space_file import MAX_BYTES, parse_yaml
+from mnist_tune.space_file import parse_yaml
+
+MAX_BYTES = 1 << 20
 
 _MAX_LISTED = 10
 

@@ -35,7 +35,6 @@ def test_slots(options: dict[str, Any], cpus: float, gpus: float, expected: Slot
     assert slots_for(SearchOptions(**options), cpus, gpus) == expected
 
 
-@pytest.mark.xfail(reason="float division: 1 // 0.2 is 4", strict=True)
 @pytest.mark.parametrize(("share", "count"), [(0.1, 10), (0.2, 5), (0.05, 20)])
 def test_fractions_that_fill_a_whole(share: float, count: int) -> None:
     assert slots_for(SearchOptions(gpus_per_trial=share), 64, 1).count == count

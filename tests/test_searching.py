@@ -131,6 +131,7 @@ def test_trial_whose_process_is_killed_goes_on(base: list[str], tmp_path: Path) 
         assert driver.returncode == 0, stderr
         nothing_left(temporary)
     finished(run)
+    assert events(run, "error") == []
     assert open_experiment(run).results.counts()["completed"] == 5
 
 

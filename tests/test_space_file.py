@@ -109,7 +109,7 @@ def test_refused_parts_are_listed_with_their_line(
         ("[" * 100_000, r":1: must be YAML; nested more than 20 levels deep$"),
         (b"a: 1\nb: \xff", r":2: must be UTF-8 text; got the byte 0xff; save it as UTF-8$"),
         (b"\x00", r": must be YAML; unacceptable character #x0000"),
-        (b"#" * (MAX_BYTES + 1), r": must be ≤ 1048576 bytes"),
+        (b"#" * (MAX_BYTES + 1), r": must be ≤ 131072 bytes"),
     ],
 )
 def test_what_is_not_yaml(tmp_path: Path, content: str | bytes, message: str) -> None:

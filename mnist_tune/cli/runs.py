@@ -92,7 +92,7 @@ def evaluate(
     from mnist_tune import experiment as exp
     from mnist_tune.training_run import evaluate_checkpoint
 
-    path = Path(model).expanduser()
+    path = Path(model)
     if not path.is_file():
         path = exp.find_run(model, exp.storage_path(storage_path)) / exp.BEST_CHECKPOINT
     outcome = evaluate_checkpoint(path, dataset, data_dir)
