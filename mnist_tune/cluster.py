@@ -55,8 +55,7 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], Non
     Ray takes seconds to start, most of them waiting. It starts in the background; what the
     ``with`` gives is called before the first use of Ray, and raises SearchError if it failed.
     """
-    for name, value in _RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _set_environment(address)
     # Ray announces a change of a default that only matters to code that sees CUDA devices.
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if verbose else logging.CRITICAL
@@ -150,9 +149,19 @@ def _fit(total: float, each: float) -> int:
 
 def local_gpus() -> int:
     """The GPUs of this machine that Ray would use; starts nothing."""
+    _set_environment(address=None)
     from ray._private.accelerators import NvidiaGPUAcceleratorManager
 
     return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+
+
+def _set_environment(address: str | None) -> None:
+    """Sets what Ray reads when it's imported."""
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        # Keeps Ray's ports on loopback, on Linux too; Ray replaces 127.0.0.1 as its address.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def _short_tmp() -> str | None:

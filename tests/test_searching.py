@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,24 @@ def test_mnist_search_reaches_95_percent(
     assert record["validation"]["accuracy"] == expected["validation"]["accuracy"]
     assert record["validation"]["loss"] == expected["validation"]["loss"]
     assert record["test"] == expected["test"]
+
+
+def test_a_ray_of_our_own_is_on_loopback_and_ends() -> None:
+    code = (
+        "from mnist_tune.cluster import ray_session\n"
+        "with ray_session(None, False) as connect:\n"
+        "    connect()\n"
+        "    import ray\n"
+        "    print(*(node['NodeManagerAddress'] for node in ray.nodes()))\n"
+    )
+    with temporary_directory() as temporary:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env={**os.environ, "TMPDIR": str(temporary)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "127.0.0.1"
+        nothing_left(temporary)
+        assert list(temporary.iterdir()) == []

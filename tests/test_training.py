@@ -254,22 +254,29 @@ def test_a_batch_size_compiles_once(compilations: list[str]) -> None:
     assert len(compilations) == 1
 
 
-def reference_metrics(params: model.Params, data: training.Data) -> tuple[float, float]:
+def reference_logits(params: model.Params, images: jax.Array) -> np.ndarray:
     with jax.numpy_dtype_promotion("standard"):
-        logits = np.asarray(jax.jit(model.logits_flax)(params, data.images), np.float64)
-    labels = np.asarray(data.labels)
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    return -log_p[np.arange(len(labels)), labels].mean(), (logits.argmax(1) == labels).mean()
+        return np.asarray(jax.jit(model.logits_flax)(params, images), np.float64)
 
 
 @pytest.mark.parametrize("n", [1, 512, 700])
 def test_evaluate_is_the_mean_over_all_images(n: int) -> None:
-    data = data_of(n)
-    params = training.initial_state(small()).params
+    data, params = data_of(n), training.initial_state(small()).params
     metrics = training.evaluate(params, data)
-    loss, accuracy = reference_metrics(params, data)
-    assert metrics.loss == pytest.approx(loss, rel=1e-5)
-    assert metrics.accuracy == pytest.approx(accuracy, rel=1e-6)
+    logits, labels = reference_logits(params, data.images), np.asarray(data.labels)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert metrics.loss == pytest.approx(-log_p[np.arange(n), labels].mean(), rel=1e-5)
+    assert metrics.accuracy == pytest.approx((logits.argmax(1) == labels).mean(), rel=1e-6)
+
+
+def test_accuracy_goes_from_0_to_1() -> None:
+    data, params = data_of(700), training.initial_state(small()).params
+    right = reference_logits(params, data.images).argmax(1).astype(np.int32)
+    for labels, accuracy in ((right, 1), ((right + 1) % 10, 0)):
+        assert (
+            training.evaluate(params, data._replace(labels=jnp.asarray(labels))).accuracy
+            == accuracy
+        )
 
 
 def test_parameters_that_are_nan_give_a_loss_that_is_nan() -> None:
