@@ -163,7 +163,7 @@ def test_search_without_a_finite_result_fails(base: list[str], tmp_path: Path, c
 
 
 def test_time_budget_ends_a_search_with_its_best(base: list[str], tmp_path: Path, cli) -> None:
-    arguments = [*base, "--num-samples", "500", "--time-budget", "12", "--json"]
+    arguments = [*base, "--num-samples", "500", "--time-budget", "25", "--json"]
     done = cli(*arguments)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
