@@ -51,7 +51,8 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
         number, epoch = trial.config["trial"], result["epoch"]
         if epoch <= self._epochs.get(number, 0):
             # Sent again by a trial that goes on from its checkpoint.
-            return str(TrialScheduler.CONTINUE)
+            over = epoch >= self._rungs.max_epochs
+            return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
         self._epochs[number] = epoch
         value = score(self._score_metric, result["accuracy"], result["loss"])
         decision = self._rungs.report(number, epoch, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from mnist_tune import devices
 from mnist_tune.errors import ConfigError, SearchError
 from mnist_tune.options import SearchOptions
+from mnist_tune.signals import uninterruptible
 
 # Read by Ray when it's imported. Its loggers halve what a driver can take; its experiment
 # snapshots serve a restore that we don't use; its output is replaced by ours.
@@ -63,7 +65,8 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], Non
     import ray
 
     if ray.is_initialized():
-        yield lambda: None
+        with _placement_groups_removed():
+            yield lambda: None
         return
     # What ray.init imports, imported here: two threads that import at once can meet half-made
     # modules.
@@ -77,15 +80,18 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], Non
         try:
             yield starting.result
         finally:
-            wait([starting])
-            ray.shutdown()
-            if temporary:
-                shutil.rmtree(temporary, ignore_errors=True)
+            with uninterruptible():
+                wait([starting])
+                ray.shutdown()
+                if temporary:
+                    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _start(address: str | None, temporary: str | None, level: int, verbose: bool) -> None:
     import ray
 
+    if address:
+        _probe(address)
     common = {"logging_level": level, "log_to_driver": verbose}
     try:
         if address:
@@ -100,12 +106,39 @@ def _start(address: str | None, temporary: str | None, level: int, verbose: bool
                 _temp_dir=temporary,
                 **common,
             )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise SearchError(f"{where} could not be reached or started: {error}") from error
     # Tune adds a handler of its own to its loggers, at their own level.
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(level)
+
+
+def _probe(address: str) -> None:
+    """Tries the port of HOST:PORT: Ray would go on trying for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SearchError(f"the Ray cluster at {address} could not be reached: {error}") from None
+
+
+@contextmanager
+def _placement_groups_removed() -> Iterator[None]:
+    """Frees what Tune has reserved if a search is left in the middle; the Ray isn't ours to end."""
+    from ray._raylet import PlacementGroupID
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    before = set(placement_group_table())
+    try:
+        yield
+    finally:
+        for name, group in placement_group_table().items():
+            if name not in before and group["state"] != "REMOVED":
+                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 def slots(options: SearchOptions) -> Slots:

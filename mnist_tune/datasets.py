@@ -7,6 +7,7 @@ never imported here: no seconds, no memory, no GPU lost to them, and none of the
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -177,7 +178,7 @@ def import_dataset(
     """
     if source_of(name).origin != "tfds":
         raise InputError(f"{name} needs no import: it comes with scikit-learn")
-    idx_dir = Path(directory).expanduser().absolute()
+    idx_dir = Path(os.path.abspath(os.path.expanduser(directory)))
     if not idx_dir.is_dir():
         raise InputError(f"{idx_dir}: must be the directory that holds the four IDX files")
     root = checked_data_dir(data_dir)

@@ -20,8 +20,12 @@ Show = Callable[[Experiment, Event], None]
 
 
 @contextmanager
-def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
+def progress(stream: TextIO | None = sys.stderr) -> Iterator[Show]:
     """Shows a search: live on a terminal, elsewhere a line for each trial that ends."""
+    if stream is None:
+        # stderr is closed.
+        yield lambda _experiment, _event: None
+        return
     if not stream.isatty():
         yield lambda experiment, event: _print_line(experiment, event, stream)
         return
@@ -31,20 +35,24 @@ def progress(stream: TextIO = sys.stderr) -> Iterator[Show]:
 
     start = time.monotonic()
     to_do = 0
+    seen: Results | None = None
     spinner = Spinner("dots", "checking the data, starting Ray and its workers")
     # Errors and paths are shown as they are, whatever brackets are in them.
     console = Console(file=stream, markup=False, emoji=False, highlight=False)
-    with Live(spinner, console=console, refresh_per_second=4) as live:
+
+    def view() -> RenderableType:
+        return spinner if seen is None else _panel(seen, time.monotonic() - start, to_do)
+
+    with Live(get_renderable=view, console=console, refresh_per_second=4) as live:
 
         def show(experiment: Experiment, event: Event) -> None:
-            nonlocal to_do
-            results = experiment.results
+            nonlocal seen, to_do
+            results = seen = experiment.results
             if event["event"] == "session":
                 to_do = results.counts()["unfinished"]
                 live.console.print(f"run directory: {experiment.path}")
             if _is_end(event):
                 live.console.print(ended_line(results, results.trials[event["trial"]]))
-            live.update(_panel(results, time.monotonic() - start, to_do))
 
         yield show
 
@@ -53,12 +61,15 @@ def ended_line(results: Results, trial: TrialResult) -> str:
     """A trial that ended, in a line."""
     best = trial.best(results.metric)
     score = (
-        f"accuracy {100 * best.accuracy:6.2f} %  loss {best.loss:.4f}  epoch {best.epoch}"
+        f"best accuracy {100 * best.accuracy:.2f} %, loss {best.loss:.4f} at epoch {best.epoch}"
         if best
         else "no finite result"
     )
     reason = f"  ({trial.reason})" if trial.reason else ""
-    return f"trial {trial.trial_id} {trial.status}: {score}  {describe(trial.config)}{reason}"
+    return (
+        f"trial {trial.trial_id} {trial.status} after epoch {trial.epochs}: {score}  "
+        f"{describe(trial.config)}{reason}"
+    )
 
 
 def describe(config: Config) -> str:
@@ -100,12 +111,15 @@ def _panel(results: Results, elapsed_s: float, to_do_at_start: int) -> Renderabl
     counts = results.counts()
     unfinished = counts["unfinished"]
     left_s = time_left_s(elapsed_s, to_do_at_start - unfinished, unfinished)
+    left = f"about {_clock(left_s)} left" if left_s else "…"
+    if not unfinished:
+        left = "testing the winner"
     bar = Table.grid(padding=(0, 1), expand=False)
     bar.add_row(
         ProgressBar(counts["total"], counts["total"] - unfinished, width=30),
         f"{counts['total'] - unfinished}/{counts['total']} trials",
         f"{min(results.slots, unfinished)} running",
-        f"{_clock(elapsed_s)} gone, " + (f"about {_clock(left_s)} left" if left_s else "…"),
+        f"{_clock(elapsed_s)} gone, {left}",
     )
     if results.best is None:
         best = "no result yet"

@@ -8,22 +8,20 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mnist_tune import ledger
 from mnist_tune.cluster import Slots, slots
 from mnist_tune.datasets import Dataset
-from mnist_tune.errors import InterruptedSearch, RunError, SearchError
+from mnist_tune.errors import InterruptedSearch, MnistTuneError, RunError, SearchError
 from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
 from mnist_tune.ledger import Event
 from mnist_tune.results import ERRORED
 from mnist_tune.rungs import Rungs
+from mnist_tune.signals import interruptible, uninterruptible
 from mnist_tune.winner import finish_best, keep_checkpoints, update_best
 
 Show = Callable[[Experiment, Event], None]
@@ -35,7 +33,6 @@ _WRITE_EVERY_S = 1.0
 def run_trials(
     experiment: Experiment,
     dataset: Dataset,
-    connect: Callable[[], None],
     began_s: float,
     show: Show | None,
 ) -> Experiment:
@@ -44,7 +41,6 @@ def run_trials(
     Args:
         experiment: the search; its results are brought up to date.
         dataset: its data.
-        connect: returns when Ray is there.
         began_s: when it began, on the monotonic clock.
         show: is called with every event.
 
@@ -60,41 +56,58 @@ def run_trials(
         )
 
     try:
-        connect()
         # Ray has set handlers of its own by now.
         with interruptible():
             end(_drive(experiment, dataset, show))
     except KeyboardInterrupt:
-        # An event can be on the disk and not yet be taken in: read them again.
-        experiment.results = open_experiment(experiment.path).results
-        update_best(experiment)
-        write_trials(experiment)
-        end("interrupted")
+        with uninterruptible():
+            # An event can be on the disk and not yet be taken in: read them again.
+            experiment.results = open_experiment(experiment.path).results
+            update_best(experiment)
+            write_trials(experiment)
+            end("interrupted")
         raise InterruptedSearch(
             f"interrupted; the best so far is in {experiment.path}\n"
             f"go on with: mnist-tune resume {experiment.path}"
         ) from None
-    if experiment.results.best is None:
-        errors = [t.reason for t in experiment.results.trials if t.status == ERRORED]
-        detail = f"; the first error: {errors[0]}" if errors else ""
-        raise SearchError(f"{experiment.path}: no trial gave a finite result{detail}")
+    check_outcome(experiment)
     return experiment
+
+
+def check_outcome(experiment: Experiment) -> None:
+    """Returns if a search that has ended gave something.
+
+    Raises:
+        SearchError: it didn't.
+    """
+    results = experiment.results
+    if results.best is not None:
+        return
+    errors = [trial.reason for trial in results.trials if trial.status == ERRORED]
+    detail = f"; the first error: {errors[0]}" if errors else ""
+    if results.counts()["unfinished"]:
+        detail += f"; go on with: mnist-tune resume {experiment.path}"
+    raise SearchError(f"{experiment.path}: no trial gave a finite result{detail}")
 
 
 def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
     places = slots(experiment.options)
     written = time.monotonic()
-    started = {"event": "session", "time": round(time.time(), 3), "slots": places.count}
-    experiment.record(started)
-    if show:
-        show(experiment, started)
+
+    def tell(event: Event) -> None:
+        nonlocal show
+        try:
+            if show:
+                show(experiment, event)
+        except OSError:
+            # Nobody looks any more: a closed terminal must not end a search.
+            show = None
 
     def record(event: Event) -> None:
         nonlocal written
         experiment.record(event)
-        if show:
-            show(experiment, event)
+        tell(event)
         if event.get("decision") == "continue":
             return
         update_best(experiment)
@@ -103,6 +116,9 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
             write_trials(experiment)
             written = time.monotonic()
 
+    started = {"event": "session", "time": round(time.time(), 3), "slots": places.count}
+    experiment.record(started)
+    tell(started)
     if any(not trial.finished for trial in experiment.results.trials):
         _fit(experiment, dataset, places, record)
     finish_best(experiment, dataset, places)
@@ -124,6 +140,16 @@ def _fit(
     from mnist_tune.winner import trial_settings
 
     options = experiment.options
+    failures: list[Exception] = []
+
+    def record_or_fail(event: Event) -> None:
+        try:
+            record(event)
+        except (OSError, MnistTuneError) as error:
+            # Tune would bury it in an error of its own.
+            failures.append(error)
+            raise
+
     rungs = Rungs(options.milestones, options.max_epochs, options.reduction_factor)
     epochs = replay(rungs, options.metric, ledger.read(experiment.path / LEDGER))
     unfinished = [
@@ -142,7 +168,7 @@ def _fit(
         tune.with_resources(trainable, {"cpu": places.cpus, "gpu": places.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=ListedConfigs(unfinished),
-            scheduler=Asha(rungs, options.metric, epochs, record),
+            scheduler=Asha(rungs, options.metric, epochs, record_or_fail),
             num_samples=len(unfinished),
             max_concurrent_trials=options.max_concurrent,
             time_budget_s=options.time_budget_s,
@@ -157,26 +183,14 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
         ),
     )
-    tuner.fit()
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end a search as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in signals}
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        tuner.fit()
+    except Exception as error:
+        first = failures[0] if failures else error
+        raise SearchError(
+            f"the search broke off: {' '.join(str(first).split())[-500:]}\n"
+            f"what is recorded is safe; go on with: mnist-tune resume {experiment.path}"
+        ) from error
 
 
 @contextmanager

@@ -83,6 +83,12 @@ class Experiment:
         """The directory of the trials' checkpoints, one directory a trial."""
         return self.path / CHECKPOINTS
 
+    @property
+    def state(self) -> str:
+        """``done``, ``interrupted``, ``time budget over``, or ``running or killed``."""
+        ended = {"time_budget": "time budget over", "": "running or killed"}
+        return ended.get(self.results.ended, self.results.ended)
+
     def record(self, *events: Event) -> None:
         """Writes events to the ledger, then takes them in."""
         ledger.append(self.path / LEDGER, events)

@@ -161,7 +161,7 @@ def _integer(low: int, high: int = _MAX_INTEGER, optional: bool = False) -> Any:
     return rule
 
 
-def _number(low: int, low_open: bool = False, optional: bool = False) -> Any:
+def _number(low: float, low_open: bool = False, optional: bool = False) -> Any:
     def rule(name: str, value: Any) -> str | None:
         if value is None and optional:
             return None
@@ -208,7 +208,7 @@ _RULES = {
     "searcher": _one_of(get_args(Searcher)),
     "metric": _one_of(get_args(Metric)),
     "seed": _integer(0, high=int(HPARAMS["seed"].high)),
-    "cpus_per_trial": _number(0, low_open=True),
+    "cpus_per_trial": _number(0.0001),
     "gpus_per_trial": _gpus,
     "max_concurrent": _integer(1, optional=True),
     "max_failures": _integer(0),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tune.data_sources import source_of
+from mnist_tune.datasets import dataset_info
 from mnist_tune.options import SearchOptions
 from mnist_tune.searching import as_space, check_local_slots, new_path, validation_size
 from mnist_tune.space import Space, draw
@@ -79,28 +80,35 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
     data, estimate = outline["data"], outline["estimate"]
     lines = [
         f"run directory: {outline['path']}",
-        f"data: {data['name']}, {data['train_size']} to train on, {data['validation_size']} to "
-        f"select by, {data['test_size']} to test the winner",
+        f"data: {data['name']} ({data['state']}), {data['train_size']} to train on, "
+        f"{data['validation_size']} to select by, {data['test_size']} to test the winner",
         "space:",
-        *(f"  {name}: {value}" for name, value in outline["space"].items()),
+        *(f"  {name}: {_described(value)}" for name, value in outline["space"].items()),
         f"trials: {outline['configs']}, scheduler {outline['scheduler']}",
         "  epoch  trials expected there",
         *(f"  {rung['epoch']:>5}  {rung['trials']}" for rung in outline["rungs"]),
-        f"epochs in all: about {estimate['epochs']} "
-        f"({estimate['epochs_without_stopping']} without early stopping)",
+        f"epochs in all: from {estimate['epochs']}, if no more go on at each rung, to "
+        f"{estimate['epochs_without_stopping']}",
     ]
     if "slots" in outline:
         slots = outline["slots"]
         lines.append(
-            f"resources: {slots['count']} trials at a time, each {slots['cpus']:g} CPU cores and "
-            f"{slots['gpus']:g} GPUs"
+            f"resources: {slots['count']} trials at a time, CPU cores each: {slots['cpus']:g}, "
+            f"GPUs each: {slots['gpus']:g}"
         )
     if "training_s" in estimate:
         lines.append(
-            f"training: about {estimate['training_s']} s, at 17 s a core for 60,000 images with "
-            "the default network"
+            f"training: from about {estimate['training_s']} s (17 s a core for 60,000 images with "
+            "the default network), and half a minute to start, compile and test the winner"
         )
     return "\n".join([*lines, "nothing was started"])
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    rest = " ".join(f"{k}={v}" for k, v in value.items() if k != "distribution")
+    return f"{value['distribution']} {rest}"
 
 
 def _data(options: SearchOptions) -> dict[str, Any]:
@@ -109,6 +117,7 @@ def _data(options: SearchOptions) -> dict[str, Any]:
     rest = source.train_images - validation
     return {
         "name": options.dataset,
+        "state": dataset_info(options.dataset, options.data_dir).state,
         "train_size": options.train_size or rest,
         "validation_size": validation,
         "test_size": source.test_images,

@@ -25,6 +25,8 @@ def summary_text(experiment: Experiment) -> str:
         f"{summary['wall_s']:.0f} s",
         f"run directory: {summary['path']}",
     ]
+    if counts["unfinished"]:
+        lines.append(f"{experiment.state}; go on with: mnist-tune resume {summary['path']}")
     if best is None:
         return "\n".join([*lines, "no result yet"])
     validation, test = best["validation"], best["test"]
@@ -42,21 +44,23 @@ def summary_text(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def runs_text(summaries: Sequence[Mapping[str, Any]], storage: Path) -> str:
+def runs_text(runs: Sequence[Experiment], storage: Path) -> str:
     """The runs of a directory, one a line."""
-    if not summaries:
+    if not runs:
         return f"no runs in {storage}"
     rows = [
         (
-            summary["name"],
+            run.name,
+            run.data["name"],
+            run.state,
             str(summary["trials"]["total"] - summary["trials"]["unfinished"])
             + f"/{summary['trials']['total']}",
             _percent(summary["best"], "validation"),
             _percent(summary["best"], "test"),
         )
-        for summary in summaries
+        for run, summary in ((run, run.summary()) for run in runs)
     ]
-    return _table(("run", "trials", "validation %", "test %"), rows)
+    return _table(("run", "data", "state", "trials", "validation %", "test %"), rows)
 
 
 def show_text(experiment: Experiment) -> str:
@@ -82,7 +86,7 @@ def show_text(experiment: Experiment) -> str:
                 describe(trial.config),
             )
         )
-    header = ("trial", "status", "epochs", "best %", "loss", "seconds", "config")
+    header = ("trial", "status", "epochs", "validation %", "loss", "seconds", "config")
     return summary_text(experiment) + "\n\n" + _table(header, rows)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mnist_tune import devices, ledger
-from mnist_tune.cluster import Slots, local_gpus, ray_session, slots_for
+from mnist_tune.cluster import Slots, local_gpus, ray_session, slots, slots_for
 from mnist_tune.datasets import Dataset, check_sizes, default_validation_size, load_dataset
-from mnist_tune.driver import Show, interruptible, lock, run_trials
+from mnist_tune.driver import Show, check_outcome, lock, run_trials
 from mnist_tune.errors import RunError
 from mnist_tune.experiment import (
     LEDGER,
@@ -24,6 +26,7 @@ from mnist_tune.experiment import (
     taken,
 )
 from mnist_tune.options import SearchOptions, check_name
+from mnist_tune.signals import interruptible
 from mnist_tune.space import Space, draw, load_space, space_from_mapping
 
 
@@ -56,6 +59,9 @@ def search(
     """
     began_s = time.monotonic()
     asked = SearchOptions(**options)
+    if asked.data_dir is not None:
+        # Recorded for a resume that may be run from elsewhere.
+        asked = replace(asked, data_dir=os.path.abspath(os.path.expanduser(asked.data_dir)))
     space = as_space(space)
     validation_size(asked)
     path = new_path(space, asked, name, storage)
@@ -63,9 +69,11 @@ def search(
     with interruptible(), ray_session(asked.address, verbose) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = dataset_for(asked)
+        connect()
+        slots(asked)
         experiment = create_experiment(path, asked, space, data_record(dataset), configs)
         with lock(path):
-            return run_trials(experiment, dataset, connect, began_s, show)
+            return run_trials(experiment, dataset, began_s, show)
 
 
 def resume(
@@ -88,6 +96,7 @@ def resume(
         ledger.drop_torn_line(path / LEDGER)
         experiment = open_experiment(path)
         if experiment.results.ended == "done":
+            check_outcome(experiment)
             return experiment
         dataset = dataset_for(experiment.options)
         if dataset.checksum != experiment.data["checksum"]:
@@ -96,7 +105,8 @@ def resume(
                 f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
             )
         with interruptible(), ray_session(experiment.options.address, verbose) as connect:
-            return run_trials(experiment, dataset, connect, began_s, show)
+            connect()
+            return run_trials(experiment, dataset, began_s, show)
 
 
 def as_space(space: str | Path | Mapping[str, Any] | Space) -> Space:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Replay:
         max_epochs: over which a learning rate schedule goes down.
         data: name, checksum and sizes of the data.
         device: platform, kind and threads.
+        versions: of Python and of the packages that matter.
         validation: accuracy and loss as they were.
     """
 
@@ -73,11 +75,21 @@ class Replay:
     max_epochs: int
     data: dict[str, Any]
     device: dict[str, Any]
+    versions: dict[str, str]
     validation: dict[str, float]
 
     def matches(self, validation: Mapping[str, float]) -> bool:
         """Whether a run gave the recorded numbers, to the last digit."""
         return all(validation[name] == self.validation[name] for name in ("accuracy", "loss"))
+
+    def differences(self, device: Mapping[str, Any], versions: Mapping[str, str]) -> list[str]:
+        """What isn't as it was, of what decides how numbers are rounded."""
+        then, now = {**self.device, **self.versions}, {**device, **versions}
+        return [
+            f"{name} was {value}, is {now.get(name)}"
+            for name, value in then.items()
+            if now.get(name) != value
+        ]
 
 
 def train(
@@ -105,6 +117,7 @@ def train(
     """
     full = complete(config or {}, "hyperparameters")
     check_epochs(epochs)
+    _check_keepable(checkpoint_dir)
     data = load_dataset(dataset, data_dir)
     devices.configure()
     done, state = _epochs(full, data, data.test, epochs, epochs, show)
@@ -136,6 +149,7 @@ def replay(
     from mnist_tune import training
 
     wanted = read_best(path)
+    _check_keepable(checkpoint_dir)
     data = load_dataset(
         wanted.data["name"], data_dir, wanted.data["validation_size"], wanted.data["train_size"]
     )
@@ -222,6 +236,7 @@ def read_best(path: str | Path) -> Replay:
                 "kind": str(provenance["device"]["kind"]),
                 "threads": _check_threads(provenance["device"]["threads"]),
             },
+            versions={str(k): str(v) for k, v in provenance.get("versions", {}).items()},
             validation={name: float(validation[name]) for name in ("accuracy", "loss")},
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -271,6 +286,18 @@ def _epochs(
         if show:
             show(done[-1])
     return done, state
+
+
+def _check_keepable(directory: str | Path | None) -> None:
+    """Finds out before the training, and not after it, whether its model can be kept."""
+    if directory is None:
+        return
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--checkpoint-dir {directory}: {error.strerror}") from None
 
 
 def _keep(

@@ -122,9 +122,9 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         if value > self._best_score:
             self._best_score = value
             # The driver may not know of this report yet and still need the one before.
-            for older in sorted(self._directory.glob("best-*"))[:-1]:
-                older.unlink()
             path = self._directory / best_name(self._epoch)
+            for older in sorted(set(self._directory.glob("best-*")) - {path})[:-1]:
+                older.unlink()
             write_checkpoint(path, {"params": self._state.params}, record)
         arrays = {"params": self._state.params, "velocity": self._state.velocity}
         write_checkpoint(self._directory / LAST, arrays, {**record, "best_score": self._best_score})

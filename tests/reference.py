@@ -15,8 +15,13 @@ def reference() -> str:
     """The help of every command, as Markdown."""
     parts = ["# Commands\n\nMade from the help texts by `python tests/reference.py`.\n"]
     for words, command in _commands(main, ("mnist-tune",)):
-        context = click.Context(command, info_name=" ".join(words), max_content_width=88)
-        context.terminal_width = 88
+        context = click.Context(
+            command,
+            info_name=" ".join(words),
+            terminal_width=88,
+            max_content_width=88,
+            help_option_names=["-h", "--help"],
+        )
         parts.append(f"## {' '.join(words)}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

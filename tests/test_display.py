@@ -38,10 +38,11 @@ def test_elsewhere_than_on_a_terminal_a_line_for_each_trial_that_ends(tmp_path: 
             show(experiment, event)
     assert stream.getvalue().splitlines() == [
         f"run directory: {tmp_path / 'run'}",
-        "[1/3] trial 00000 stopped: accuracy  50.00 %  loss 1.5000  epoch 1  learning_rate=0.01"
-        "  (rung 1: rank 2 of 2, best 1 go on)",
-        "[2/3] trial 00001 completed: accuracy  98.76 %  loss 0.1235  epoch 1  learning_rate=0.02",
-        "[3/3] trial 00002 errored: no finite result  learning_rate=0.03"
+        "[1/3] trial 00000 stopped after epoch 1: best accuracy 50.00 %, loss 1.5000 at epoch 1"
+        "  learning_rate=0.01  (rung 1: rank 2 of 2, best 1 go on)",
+        "[2/3] trial 00001 completed after epoch 2: best accuracy 98.76 %, loss 0.1235 at epoch 1"
+        "  learning_rate=0.02",
+        "[3/3] trial 00002 errored after epoch 0: no finite result  learning_rate=0.03"
         "  (OSError: [/tmp/x] is [bold]full[/bold] :boom:)",
     ]
 
@@ -110,8 +111,8 @@ def test_the_live_view(columns: int, term: str, tmp_path: Path) -> None:
     seen = re.sub(r"\s", "", text)
     for expected in (
         f"run directory: {tmp_path / 'run'}",
-        "trial 00000 stopped: accuracy 50.00 % loss 1.5000 epoch 1",
-        "trial 00001 completed: accuracy 98.76 %",
+        "trial 00000 stopped after epoch 1: best accuracy 50.00 %, loss 1.5000 at epoch 1",
+        "trial 00001 completed after epoch 2: best accuracy 98.76 %",
         "(OSError: [/tmp/x] is [bold]full[/bold] :boom:)",
         "best so far: accuracy 98.76 %, loss 0.1235 (trial 00001, epoch 1)",
     ):
@@ -124,6 +125,7 @@ def test_the_live_view(columns: int, term: str, tmp_path: Path) -> None:
             "2 running",
             "0 running",
             "gone, about",
+            "testing the winner",
         ):
             assert expected in text, expected
 
@@ -146,7 +148,10 @@ def test_a_config_is_what_differs_from_the_defaults(changes: dict[str, object], 
 def test_a_trial_that_ended() -> None:
     results = fold("loss", [drawn(0, beta=0.5), report(0, 1, 0.9, 0.5), report(0, 2, 0.95, 0.6)])
     line = ended_line(results, results.trials[0])
-    assert line == "trial 00000 unfinished: accuracy  90.00 %  loss 0.5000  epoch 1  beta=0.5"
+    assert line == (
+        "trial 00000 unfinished after epoch 2: best accuracy 90.00 %, loss 0.5000 at epoch 1"
+        "  beta=0.5"
+    )
 
 
 @pytest.mark.parametrize(

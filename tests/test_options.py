@@ -28,7 +28,7 @@ INTEGERS = {
     "validation_size": 1,
     "train_size": 1,
 }
-NUMBERS = {"cpus_per_trial": ">", "gpus_per_trial": "≥", "time_budget_s": ">"}
+NUMBERS = {"cpus_per_trial": "≥ 0.0001", "gpus_per_trial": "≥ 0", "time_budget_s": "> 0"}
 WORDS = {
     "scheduler": "asha, fifo",
     "searcher": "random, grid",
@@ -70,13 +70,13 @@ def test_integers_that_are_too_large(name: str, huge: int) -> None:
     assert refusal(**{name: huge}) == message
 
 
-@pytest.mark.parametrize(("name", "sign"), NUMBERS.items())
-def test_numbers(name: str, sign: str) -> None:
+@pytest.mark.parametrize(("name", "low"), NUMBERS.items())
+def test_numbers(name: str, low: str) -> None:
     for right in (1, 0.5, 1e-3, 1e9):
         assert getattr(SearchOptions(**{name: right}), name) == right
     wrong = [-1, -1e-9, NAN, INF, -INF, 10**400, True, "1", [1.0]]
-    for value in [*wrong, 0, 0.0] if sign == ">" else wrong:
-        assert refusal(**{name: value}) == f"{flag(name)} must be a number {sign} 0; got {value!r}"
+    for value in [*wrong, 0, 0.0] if low != "≥ 0" else wrong:
+        assert refusal(**{name: value}) == f"{flag(name)} must be a number {low}; got {value!r}"
 
 
 def test_no_gpu_is_a_number_of_gpus() -> None:
@@ -116,7 +116,7 @@ def test_all_problems_at_once() -> None:
         "--num-samples must be an integer ≥ 1; got 0",
         "--grace-period must be an integer ≥ 1; got 0",
         "--metric must be one of accuracy, loss; got 'f1'",
-        "--cpus-per-trial must be a number > 0; got 0",
+        "--cpus-per-trial must be a number ≥ 0.0001; got 0",
     ]
 
 
@@ -150,8 +150,8 @@ VALID = st.builds(
     searcher=st.sampled_from(["random", "grid"]),
     metric=st.sampled_from(["accuracy", "loss"]),
     seed=st.integers(0, 2**32 - 1),
-    cpus_per_trial=POSITIVE | COUNTS,
-    gpus_per_trial=optional(st.floats(0, allow_infinity=False)),
+    cpus_per_trial=st.floats(0.0001, allow_infinity=False) | COUNTS,
+    gpus_per_trial=optional(st.floats(0, 1) | COUNTS),
     max_concurrent=optional(COUNTS),
     max_failures=st.integers(0, 2**31 - 1),
     time_budget_s=optional(POSITIVE),

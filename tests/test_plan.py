@@ -70,6 +70,7 @@ def test_an_outline(storage: str) -> None:
         name="run",
         storage=storage,
         dataset="digits",
+        data_dir=storage,
         num_samples=27,
         gpus_per_trial=0,
         max_concurrent=1,
@@ -85,7 +86,13 @@ def test_an_outline(storage: str) -> None:
             {"epoch": 9, "trials": 3},
             {"epoch": 10, "trials": 1},
         ],
-        "data": {"name": "digits", "train_size": 1150, "validation_size": 287, "test_size": 360},
+        "data": {
+            "name": "digits",
+            "state": "absent",
+            "train_size": 1150,
+            "validation_size": 287,
+            "test_size": 360,
+        },
         # 64 epochs of 1,150 images at 17 s for 60,000.
         "estimate": {"epochs": 64, "epochs_without_stopping": 270, "training_s": 21},
         "slots": {"cpus": 1.0, "gpus": 0, "count": 1},
@@ -123,9 +130,10 @@ def test_a_cluster_is_not_asked(storage: str) -> None:
 
 
 def test_sizes_are_as_asked(storage: str) -> None:
-    found = plan(SPACE, storage=storage, validation_size=1000, train_size=2000)
+    found = plan(SPACE, storage=storage, data_dir=storage, validation_size=1000, train_size=2000)
     assert found["data"] == {
         "name": "mnist",
+        "state": "absent",
         "train_size": 2000,
         "validation_size": 1000,
         "test_size": 10_000,
@@ -186,13 +194,19 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
 
 def test_the_outline_for_people(storage: str) -> None:
     found = plan(
-        SPACE, name="run", storage=storage, num_samples=27, gpus_per_trial=0, max_concurrent=1
+        SPACE,
+        name="run",
+        storage=storage,
+        data_dir=storage,
+        num_samples=27,
+        gpus_per_trial=0,
+        max_concurrent=1,
     )
     assert describe_plan(found).splitlines() == [
         f"run directory: {storage}/run",
-        "data: mnist, 55000 to train on, 5000 to select by, 10000 to test the winner",
+        "data: mnist (absent), 55000 to train on, 5000 to select by, 10000 to test the winner",
         "space:",
-        "  learning_rate: {'distribution': 'loguniform', 'low': 0.0001, 'high': 1.0}",
+        "  learning_rate: loguniform low=0.0001 high=1.0",
         "  beta: 0.5",
         "trials: 27, scheduler asha",
         "  epoch  trials expected there",
@@ -200,8 +214,9 @@ def test_the_outline_for_people(storage: str) -> None:
         "      3  9",
         "      9  3",
         "     10  1",
-        "epochs in all: about 64 (270 without early stopping)",
-        "resources: 1 trials at a time, each 1 CPU cores and 0 GPUs",
-        "training: about 997 s, at 17 s a core for 60,000 images with the default network",
+        "epochs in all: from 64, if no more go on at each rung, to 270",
+        "resources: 1 trials at a time, CPU cores each: 1, GPUs each: 0",
+        "training: from about 997 s (17 s a core for 60,000 images with the default network), "
+        "and half a minute to start, compile and test the winner",
         "nothing was started",
     ]

@@ -44,6 +44,7 @@ def test_a_summary_without_a_result(tmp_path: Path) -> None:
     assert summary_text(new_run(tmp_path / "run")).splitlines() == [
         "4 trials: 0 completed, 0 stopped early, 0 errored, 4 unfinished; 0 epochs in 0 s",
         f"run directory: {tmp_path / 'run'}",
+        f"running or killed; go on with: mnist-tune resume {tmp_path / 'run'}",
         "no result yet",
     ]
 
@@ -64,7 +65,7 @@ def test_trials_are_shown_best_first(metric: str, order: list[str], tmp_path: Pa
         experiment.record(event)
     table = show_text(experiment).split("\n\n")[-1].splitlines()
     assert table[0].split() == [
-        *("trial", "status", "epochs", "best", "%", "loss", "seconds", "config")
+        *("trial", "status", "epochs", "validation", "%", "loss", "seconds", "config")
     ]
     rows = [line.split() for line in table[2:]]
     assert len(rows) == 4
@@ -91,17 +92,15 @@ def test_a_trial_is_one_line_however_long_its_config(tmp_path: Path) -> None:
 
 def test_runs(tmp_path: Path) -> None:
     # A name is shown as it is, whatever it would mean to the library that draws the table.
-    names = ["[bold]x[/bold]", ":smile:", "[/]"]
-    experiment = finished_run(tmp_path / "a")
+    experiment = finished_run(tmp_path / ":smile:")
     write_best(experiment, {**(experiment.best_record() or {}), "test": None})
-    runs = [experiment, finished_run(tmp_path / "b"), new_run(tmp_path / "c")]
-    summaries = [{**run.summary(), "name": name} for run, name in zip(runs, names, strict=True)]
-    lines = runs_text(summaries, tmp_path).splitlines()
-    assert lines[0].split() == ["run", "trials", "validation", "%", "test", "%"]
+    runs = [experiment, finished_run(tmp_path / "[b]x"), new_run(tmp_path / "[i]")]
+    lines = runs_text(runs, tmp_path).splitlines()
+    assert lines[0].split() == ["run", "data", "state", "trials", "validation", "%", "test", "%"]
     assert [line.split() for line in lines[2:]] == [
-        ["[bold]x[/bold]", "4/4", "90.00", "-"],
-        [":smile:", "4/4", "90.00", "87.50"],
-        ["[/]", "0/4", "-", "-"],
+        [":smile:", "digits", "done", "4/4", "90.00", "-"],
+        ["[b]x", "digits", "done", "4/4", "90.00", "87.50"],
+        ["[i]", "digits", "running", "or", "killed", "0/4", "-", "-"],
     ]
 
 

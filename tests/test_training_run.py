@@ -95,6 +95,7 @@ def winner(digits_data_dir: Path) -> dict[str, Any]:
                 "validation_size": VALIDATION_SIZE,
             },
             "device": devices.current().record(),
+            "versions": devices.versions(),
         },
     }
 
@@ -161,7 +162,7 @@ def test_a_failure_to_show_ends_the_run_there(digits_data_dir: Path, tmp_path: P
             checkpoint_dir=tmp_path / "model",
             show=interrupted,
         )
-    assert not (tmp_path / "model").exists()
+    assert not list((tmp_path / "model").glob("*"))
 
 
 def test_a_kept_model_scores_as_it_did(
@@ -198,6 +199,23 @@ def test_hyperparameters_are_checked_before_anything_else() -> None:
         train({"bata": 0.5}, data_dir="/nonexistent")
 
 
+def test_a_place_where_no_model_can_be_kept_is_refused_before_training(
+    digits_data_dir: Path, tmp_path: Path
+) -> None:
+    def never(_: Epoch) -> None:
+        pytest.fail("an epoch was trained")
+
+    (tmp_path / "model").touch()
+    with pytest.raises(ConfigError, match=r"--checkpoint-dir .*model: File exists"):
+        train(
+            SMALL,
+            dataset="digits",
+            data_dir=str(digits_data_dir),
+            checkpoint_dir=tmp_path / "model",
+            show=never,
+        )
+
+
 def test_a_replay_repeats_every_number_exactly(
     winner: dict[str, Any], digits_data_dir: Path, tmp_path: Path
 ) -> None:
@@ -230,6 +248,18 @@ def test_numbers_that_differ_in_the_last_digit_do_not_match(
     assert wanted.matches(validation)
     validation[name] = float(np.nextafter(validation[name], 1))
     assert not wanted.matches(validation)
+
+
+def test_what_is_not_as_it_was_is_named(winner: dict[str, Any], tmp_path: Path) -> None:
+    wanted = read_best(best_yaml(tmp_path, winner))
+    assert wanted.differences(devices.current().record(), devices.versions()) == []
+    device = {**devices.current().record(), "threads": 99}
+    versions = {**devices.versions(), "jax": "0.0"}
+    threads, jax_version = winner["provenance"]["device"]["threads"], devices.versions()["jax"]
+    assert wanted.differences(device, versions) == [
+        f"threads was {threads}, is 99",
+        f"jax was {jax_version}, is 0.0",
+    ]
 
 
 def test_data_with_another_checksum_is_refused(

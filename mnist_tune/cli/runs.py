@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mnist_tune.cli.output import json_option, result, result_json, verbose_option
+from mnist_tune.cli.output import json_option, result, result_json, talk, verbose_option
 from mnist_tune.cli.search import STORAGE_HELP
 
 
@@ -17,14 +17,20 @@ from mnist_tune.cli.search import STORAGE_HELP
 def runs(storage_path: str | None, as_json: bool) -> None:
     """List the searches, the newest last."""
     from mnist_tune import experiment as exp
+    from mnist_tune.errors import MnistTuneError
     from mnist_tune.report import runs_text
 
     storage = exp.storage_path(storage_path)
-    summaries = [exp.open_experiment(path).summary() for path in exp.list_runs(storage)]
+    found = []
+    for path in exp.list_runs(storage):
+        try:
+            found.append(exp.open_experiment(path))
+        except MnistTuneError as error:
+            talk(f"left out: {error}")
     if as_json:
-        result_json(summaries)
+        result_json([{**run.summary(), "state": run.state} for run in found])
     else:
-        result(runs_text(summaries, storage))
+        result(runs_text(found, storage))
 
 
 @click.command()
@@ -43,7 +49,7 @@ def show(run: str, storage_path: str | None, as_json: bool) -> None:
 
     found = exp.open_experiment(exp.find_run(run, exp.storage_path(storage_path)))
     if as_json:
-        result_json({**found.summary(), "rows": table(found.results)})
+        result_json({**found.summary(), "state": found.state, "rows": table(found.results)})
     else:
         result(show_text(found))
 
@@ -88,12 +94,18 @@ def evaluate(
     storage_path: str | None,
     as_json: bool,
 ) -> None:
-    """Score a kept model on the test set: a search's best, or a checkpoint of train."""
+    """Score a kept model on the test set: a search's best, or what train kept.
+
+    RUN is a run directory or a run's name; CHECKPOINT is what train --checkpoint-dir was given, or
+    a checkpoint file.
+    """
     from mnist_tune import experiment as exp
-    from mnist_tune.training_run import evaluate_checkpoint
+    from mnist_tune.training_run import CHECKPOINT, evaluate_checkpoint
 
     path = Path(model)
-    if not path.is_file():
+    if (path / CHECKPOINT).is_file():
+        path /= CHECKPOINT
+    elif not path.is_file():
         path = exp.find_run(model, exp.storage_path(storage_path)) / exp.BEST_CHECKPOINT
     outcome = evaluate_checkpoint(path, dataset, data_dir)
     if as_json:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,10 +66,10 @@ def search(
         else:
             result(describe_plan(outline))
         return
+    from mnist_tune.display import progress
     from mnist_tune.searching import search as run_search
 
-    with ExitStack() as stack:
-        show = _show(stack, as_json)
+    with progress() as show, _stdout_kept():
         experiment = run_search(
             space, name=name, storage=storage_path, verbose=is_verbose(), show=show, **asked
         )
@@ -83,20 +86,22 @@ def resume(run: str, storage_path: str | None, as_json: bool) -> None:
 
     RUN is a run directory, or the name of one in --storage-path.
     """
+    from mnist_tune.display import progress
     from mnist_tune.searching import resume as run_resume
 
-    with ExitStack() as stack:
-        show = _show(stack, as_json)
+    with progress() as show, _stdout_kept():
         experiment = run_resume(run, storage=storage_path, verbose=is_verbose(), show=show)
     _print(experiment, as_json)
 
 
-def _show(stack: ExitStack, as_json: bool) -> Any:
-    if as_json:
-        return None
-    from mnist_tune.display import progress
-
-    return stack.enter_context(progress())
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Keeps stdout for the result: Ray prints there when a worker dies."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(sys.stderr if is_verbose() and sys.stderr else nowhere),
+    ):
+        yield
 
 
 def _print(experiment: Experiment, as_json: bool) -> None:

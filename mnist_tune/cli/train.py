@@ -11,7 +11,7 @@ from mnist_tune.cli.output import json_option, result, result_json, talk, verbos
 from mnist_tune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mnist_tune.training_run import Epoch
+    from mnist_tune.training_run import Epoch, TrainResult
 
 
 @click.command()
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=int, help="Passes over the training set.  [default: 10]")
 @click.option("--dataset", help="mnist, fashion_mnist, kmnist or digits.  [default: mnist]")
 @click.option("--data-dir", help="Where the data is.  [default: TFDS's directory]")
-@click.option("--config", "best", metavar="FILE", help="Replay a search's best.yaml.")
+@click.option("--config", "best", metavar="FILE", help="Replay a search: RUN/best.yaml.")
 @click.option("--checkpoint-dir", metavar="DIR", help="Keep the model in this directory.")
 @json_option
 @verbose_option
@@ -34,12 +34,16 @@ def train(
 ) -> None:
     """Train one model: on all training images, tested after each epoch.
 
-    With --config, train a search's winner again exactly as it was: the same split, epochs and
-    seed; the scores after each epoch are then those on the validation set.
+    With --config, train a search's winner again exactly as it was: the same split and seed, as many
+    epochs as its best took; the scores after each epoch are then those on the validation set.
     """
     hparams = given(options)
     if best is not None:
-        asked = [*hparams, *(["epochs"] if epochs else []), *(["dataset"] if dataset else [])]
+        asked = [
+            *hparams,
+            *(["epochs"] if epochs is not None else []),
+            *(["dataset"] if dataset is not None else []),
+        ]
         if asked:
             flags = ", ".join("--" + name.replace("_", "-") for name in asked)
             raise ConfigError(f"--config replays a run as it was: it can't be given with {flags}")
@@ -59,13 +63,18 @@ def train(
         outcome = training_run.replay(
             best, data_dir=data_dir, checkpoint_dir=checkpoint_dir, show=show
         )
+    if checkpoint_dir is not None:
+        talk(f"the model is kept; score it with: mnist-tune evaluate {checkpoint_dir}")
+    if best is None:
+        if as_json:
+            result_json(outcome.record())
+        return
+    repeated = _compare(best, outcome)
     if as_json:
-        result_json(outcome.record())
-    if best is not None and outcome.validation is not None:
-        if not as_json:
-            test = outcome.test
-            result(f"test loss: {test['loss']:.4f}, accuracy: {100 * test['accuracy']:.2f}")
-        _compare(best, outcome.validation)
+        result_json({**outcome.record(), "repeated": repeated})
+    else:
+        test = outcome.test
+        result(f"test loss: {test['loss']:.4f}, accuracy: {100 * test['accuracy']:.2f}")
 
 
 def _show(epoch: Epoch) -> None:
@@ -74,16 +83,20 @@ def _show(epoch: Epoch) -> None:
     )
 
 
-def _compare(best: str, validation: dict[str, float]) -> None:
+def _compare(best: str, outcome: TrainResult) -> bool:
     from mnist_tune import devices
     from mnist_tune.training_run import read_best
 
     wanted = read_best(best)
-    if wanted.matches(validation):
+    for difference in wanted.differences(devices.current().record(), devices.versions()):
+        talk(f"not as in the search: {difference}")
+    repeated = outcome.validation is not None and wanted.matches(outcome.validation)
+    if repeated:
         talk("the validation scores are those of the search, to the last digit")
-        return
-    here = devices.current().record()
-    talk(
-        f"the search had validation accuracy {wanted.validation['accuracy']!r} and loss "
-        f"{wanted.validation['loss']!r}, on {wanted.device}; this is {here}"
-    )
+    else:
+        then = wanted.validation
+        talk(
+            f"the search had validation loss {then['loss']!r} and accuracy {then['accuracy']!r}: "
+            "not repeated to the last digit"
+        )
+    return repeated
