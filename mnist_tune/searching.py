@@ -27,7 +27,7 @@ from mnist_tune.experiment import (
 )
 from mnist_tune.options import SearchOptions, check_name
 from mnist_tune.signals import interruptible
-from mnist_tune.space import Space, draw, load_space, space_from_mapping
+from mnist_tune.space import Space, draw, grid_size, load_space, space_from_mapping
 
 
 def search(
@@ -66,6 +66,8 @@ def search(
     validation_size(asked)
     path = new_path(space, asked, name, storage)
     check_local_slots(asked)
+    # Raises for a space that can't be drawn from, before Ray is started for it.
+    grid_size(space, asked.searcher)
     with interruptible(), ray_session(asked.address, verbose) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = dataset_for(asked)
@@ -150,7 +152,7 @@ def new_path(space: Space, options: SearchOptions, name: str | None, storage: st
     """Where a new run goes; by default it's named after its space, data set and time.
 
     Raises:
-        InputError: the name can't be one, or the run exists.
+        InputError: the name can't be one, the run exists, or it couldn't be made.
     """
     if name is None:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(space.source).stem).strip("-._")[:60]
@@ -158,6 +160,12 @@ def new_path(space: Space, options: SearchOptions, name: str | None, storage: st
     path = storage_path(storage) / check_name(name)
     if path.exists():
         raise taken(path)
+    above = next(parent for parent in path.parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise RunError(
+            f"{path}: cannot be made ({above} is not a directory that you may write); choose "
+            "another --storage-path"
+        )
     return path
 
 
