@@ -1,0 +1,32 @@
+"""What a run of the benchmarks is asked to do, and what is the same for all of its processes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SPACE = ROOT / "search_spaces" / "lr_beta.yaml"
+CORES = 2
+"""Each search gets as many, however many there are."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        data_dir: where the data sets are, TFDS's directory.
+        quick: sizes that show that everything runs; the figures mean nothing.
+        rounds: how often each contestant is measured, ≥ 1.
+    """
+
+    data_dir: str
+    quick: bool
+    rounds: int
+
+
+def take_cores(count: int = CORES) -> None:
+    """Keeps this process, and all it starts, on the first ``count`` cores that it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
