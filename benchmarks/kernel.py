@@ -12,7 +12,7 @@ from benchmarks.processes import temporary_directory
 from benchmarks.report import Table, percent, seconds
 from benchmarks.rounds import interleave, median, ratio
 from benchmarks.settings import Settings
-from benchmarks.training_loops import LOOPS, Epoch
+from benchmarks.training_loops import VARIANTS, Epoch
 
 _ROUNDS = 5
 
@@ -28,7 +28,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     core = min(os.sched_getaffinity(0))
     with temporary_directory() as directory, ExitStack() as stack:
         task = epoch_task(settings, str(directory))
-        loops = {name: stack.enter_context(live(name, task, core)) for name in LOOPS}
+        loops = {name: stack.enter_context(live(name, task, core)) for name in VARIANTS}
         epochs = interleave(loops, task.epochs - 1)
     return {
         "train_size": task.train_size,

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.peers.task import Task, read_task
 from benchmarks.processes import ContestantError, module
 from benchmarks.settings import ROOT
-from benchmarks.training_loops import LOOPS, Epoch
+from benchmarks.training_loops import VARIANTS, Epoch
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def live(name: str, task: Task, core: int | None = None) -> Iterator[Callable[[]
     """A loop's process for the time of a ``with``, after a first epoch that isn't measured.
 
     Args:
-        name: of the loop, in ``LOOPS``.
+        name: of the loop, in ``VARIANTS``.
         task: what it trains on.
         core: the core that its process is kept on; None: as this process.
 
@@ -35,7 +35,11 @@ def live(name: str, task: Task, core: int | None = None) -> Iterator[Callable[[]
         process = subprocess.Popen(
             module("live", str(path), name, "" if core is None else str(core)),
             cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(directory)},
+            env={
+                **os.environ,
+                "XDG_CACHE_HOME": str(directory),
+                **VARIANTS[name].environment,
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -67,7 +71,7 @@ def main() -> None:
     name, core = sys.argv[2:]
     if core:
         os.sched_setaffinity(0, {int(core)})
-    loop = LOOPS[name](read_task())
+    loop = VARIANTS[name].start(read_task())
     for _ in sys.stdin:
         sys.stdout.write(json.dumps(loop()) + "\n")
         sys.stdout.flush()

@@ -17,7 +17,7 @@ from benchmarks.rounds import interleave, median
 from benchmarks.settings import CORES, Settings
 from benchmarks.training_loops import Epoch
 
-_LOOPS = ("mnist-tune", "PyTorch")
+_LOOPS = ("mnist-tune", "PyTorch, memory kept")
 
 
 def measure(settings: Settings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from benchmarks.peers.task import Task
 from benchmarks.processes import Finished, mnist_tune, module, run, temporary_directory
 from benchmarks.report import Table, percent, seconds
 from benchmarks.rounds import interleave, median, ratio
-from benchmarks.settings import CORES, SPACE, Settings
+from benchmarks.settings import CORES, MEMORY_KEPT, SPACE, Settings
 from mnist_tune.data_sources import default_validation_size
 from mnist_tune.space import draw, load_space
 
@@ -25,6 +25,7 @@ PEERS = {
     "Keras Tuner Hyperband, two workers": "keras_hyperband",
 }
 
+_MEMORY_KEPT = ("ray_torch", "optuna_torch")
 _PEER_ENVIRONMENT = {
     # One thread a trial for XLA, too; PyTorch and TensorFlow are told in their scripts.
     "NPROC": "1",
@@ -118,9 +119,11 @@ def _peer(
             configs=configs,
             directory=str(directory),
         )
+        kept = MEMORY_KEPT if script in _MEMORY_KEPT else {}
+        environment = {**_PEER_ENVIRONMENT, **kept}
         path = directory / "task.json"
         task.write(path)
-        search = run(module(f"peers.{script}", str(path)), directory, _PEER_ENVIRONMENT)
+        search = run(module(f"peers.{script}", str(path)), directory, environment)
     return {"wall_s": search.wall_s, **search.answer()}
 
 

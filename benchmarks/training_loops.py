@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from benchmarks.peers.task import Config, Task, load
+from benchmarks.settings import MEMORY_KEPT
 
 CONFIG: Config = {"learning_rate": 0.1, "beta": 0.9}
 """The original program's."""
@@ -90,10 +91,19 @@ def flax(task: Task) -> Loop:
     return _timed(train_epoch, lambda: flax_cnn.accuracy(state, data.validation))
 
 
-LOOPS: dict[str, Callable[[Task], Loop]] = {
-    "mnist-tune": mnist_tune,
-    "PyTorch": pytorch,
-    "Flax": flax,
+class Variant(NamedTuple):
+    """A loop, and what differs in its process's environment."""
+
+    start: Callable[[Task], Loop]
+    environment: Mapping[str, str] = {}
+
+
+VARIANTS = {
+    "mnist-tune": Variant(mnist_tune),
+    "PyTorch": Variant(pytorch),
+    "PyTorch, memory kept": Variant(pytorch, MEMORY_KEPT),
+    "Flax": Variant(flax),
+    "Flax, memory kept": Variant(flax, MEMORY_KEPT),
 }
 
 
