@@ -60,6 +60,8 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], Non
     _set_environment(address)
     # Ray announces a change of a default that only matters to code that sees CUDA devices.
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # JAX, where this process has trained before, warns of a fork; Ray's processes exec at once.
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray").setLevel(level)
     import ray

@@ -15,6 +15,8 @@ from mnist_tune import model
 
 Logits = Callable[[model.Params, jax.Array], jax.Array]
 
+init = jax.jit(model.init, static_argnums=(1, 2))
+
 SIZES = [  # batch, features, dense units; micro-batches hold 16 images
     (1, (32, 64), 256),
     (15, (1, 1), 1),
@@ -35,10 +37,14 @@ def logits_flax(params: model.Params, images: jax.Array) -> jax.Array:
 
 def params_of(features: tuple[int, int], dense_units: int) -> model.Params:
     """Parameters as they might be after training: biases too are not zero."""
-    params = model.init(jax.random.key(1), features, dense_units)
-    for i, layer in enumerate(params.values()):
-        layer["bias"] += 0.1 * jax.random.normal(jax.random.key(i), layer["bias"].shape)
-    return params
+    rng = np.random.default_rng(1)
+    kinds = jax.eval_shape(lambda: model.init(jax.random.key(0), features, dense_units))
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        scale = max(1, leaf.size / leaf.shape[-1]) ** -0.5 / (1 if leaf.ndim > 1 else 10)
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, kinds)
 
 
 def leaves(params: model.Params) -> dict[str, np.ndarray]:
@@ -81,7 +87,7 @@ def test_cpu_logits_are_not_flax_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parameters_have_flax_s_names_and_shapes() -> None:
-    params = leaves(model.init(jax.random.key(0), (32, 64), 256))
+    params = leaves(init(jax.random.key(0), (32, 64), 256))
     assert {name: leaf.shape for name, leaf in params.items()} == {
         "conv1.kernel": (3, 3, 1, 32),
         "conv1.bias": (32,),
@@ -97,9 +103,7 @@ def test_parameters_have_flax_s_names_and_shapes() -> None:
 
 
 def test_initial_weights_are_lecun_normal_and_drawn_from_the_key() -> None:
-    params, same, other = (
-        leaves(model.init(jax.random.key(key), (32, 64), 256)) for key in (0, 0, 1)
-    )
+    params, same, other = (leaves(init(jax.random.key(key), (32, 64), 256)) for key in (0, 0, 1))
     for name, leaf in params.items():
         assert np.array_equal(leaf, same[name])
         if name.endswith("bias"):

@@ -172,8 +172,11 @@ def test_time_budget_ends_a_search_with_its_best(base: list[str], tmp_path: Path
 
 
 def test_python_api(space: Path, tmp_path: Path, digits_data_dir: Path) -> None:
+    import jax
+
     from mnist_tune import search
 
+    jax.devices()  # as after train(): with its threads JAX warns of Ray's forks, an error here
     experiment = search(
         space,
         name="api",
