@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from mnist_tune import devices
+from mnist_tune import local_ray
 from mnist_tune.errors import ConfigError, SearchError
 from mnist_tune.options import SearchOptions
 from mnist_tune.signals import uninterruptible
@@ -31,8 +33,6 @@ _RAY_SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }
-
-_OBJECT_STORE_BYTES = 400 << 20
 
 
 @dataclass(frozen=True)
@@ -64,50 +64,64 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], Non
     warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray").setLevel(level)
-    import ray
-
-    if ray.is_initialized():
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         with _placement_groups_removed():
             yield lambda: None
         return
+    stack = ExitStack()
+    try:
+        yield _start(address, level, verbose, stack)
+    finally:
+        with uninterruptible():
+            stack.close()
+
+
+def _start(address: str | None, level: int, verbose: bool, stack: ExitStack) -> Callable[[], None]:
+    """Has Ray started in the background; how it's ended goes on the stack."""
+    if collecting := gc.isenabled():
+        # All that is imported stays: looking for garbage meanwhile takes half a second.
+        gc.disable()
+        stack.callback(gc.enable)
+    directory = ""
+    if not address:
+        directory = tempfile.mkdtemp(prefix="mnist-tune-", dir=_short_tmp())
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        stack.enter_context(local_ray.worker_server(directory))
+    import ray
+
     # What ray.init imports, imported here: two threads that import at once can meet half-made
     # modules.
     import ray.autoscaler._private.util
     import ray.autoscaler.v2.utils
     import ray.dashboard
 
-    temporary = None if address else tempfile.mkdtemp(prefix="mnist-tune-", dir=_short_tmp())
-    with ThreadPoolExecutor(1) as background:
-        starting = background.submit(_start, address, temporary, level, verbose)
-        try:
-            yield starting.result
-        finally:
-            with uninterruptible():
-                wait([starting])
-                ray.shutdown()
-                if temporary:
-                    shutil.rmtree(temporary, ignore_errors=True)
+    # Ray's processes end with the thread that started them.
+    background = stack.enter_context(ThreadPoolExecutor(1))
+    stack.callback(ray.shutdown)
+    starting = background.submit(_connect, address, directory, level, verbose)
+    stack.callback(wait, [starting])
+
+    def connected() -> None:
+        if not address:
+            stack.enter_context(local_ray.one_environment())
+        starting.result()
+        if collecting:
+            gc.enable()
+
+    return connected
 
 
-def _start(address: str | None, temporary: str | None, level: int, verbose: bool) -> None:
+def _connect(address: str | None, directory: str, level: int, verbose: bool) -> None:
     import ray
 
-    if address:
-        _probe(address)
-    common = {"logging_level": level, "log_to_driver": verbose}
     try:
         if address:
-            ray.init(address=address, **common)
+            _probe(address)
+            ray.init(address=address, logging_level=level, log_to_driver=verbose)
         else:
-            ray.init(
-                address="local",
-                num_cpus=devices.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temporary,
-                **common,
-            )
+            local_ray.start(directory, level, verbose)
+    except SearchError:
+        raise
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise SearchError(f"{where} could not be reached or started: {error}") from error

@@ -33,6 +33,9 @@ def configure(device: Platform | None = None, threads: int | None = None) -> Non
 
     import jax
 
+    if device == "cpu":
+        # JAX reads the variable when it's imported, which may have been before.
+        jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache_dir()))
     # JAX keeps only programs that took a second to compile unless told otherwise.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
