@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +44,24 @@ def configure(device: Platform | None = None, threads: int | None = None) -> Non
     # JAX keeps only programs that took a second to compile unless told otherwise.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@contextmanager
+def compiling_alone() -> Iterator[None]:
+    """Waits until no other process of this user's compiles, and keeps others waiting.
+
+    Processes that start together would compile the same programs each; this way one does, and
+    the others find them in the cache.
+    """
+    directory = compilation_cache_dir()
+    with contextlib.ExitStack() as stack:
+        # A file system without locks only costs time.
+        with contextlib.suppress(OSError):
+            directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def cpu_count() -> int:

@@ -98,6 +98,21 @@ def state_from(arrays: Mapping[str, Any]) -> State:
     return State(jax.device_put(arrays["params"]), jax.device_put(arrays["velocity"]))
 
 
+def programs(config: Config, train: Data, validation: Data) -> list[jax.stages.Lowered]:
+    """All that a trial of this configuration's shapes runs, ready to be compiled.
+
+    Calls find what has been compiled of these.
+    """
+    features = (config["features"][0], config["features"][1])
+    state = jax.eval_shape(lambda: initial_state(config))
+    traced = hypers(config, max_epochs=1)
+    return [
+        init_state.lower(np.uint32(0), features, config["dense_units"]),
+        train_epoch.lower(state, train, traced, np.int32(1), config["batch_size"]),
+        evaluate.lower(state.params, validation),
+    ]
+
+
 def fits(params: Any, config: Config) -> bool:
     """Whether ``params`` are parameters of the configuration's network: names, shapes, dtypes."""
 

@@ -26,6 +26,9 @@ from mnist_tune.rungs import score
 if TYPE_CHECKING:
     from mnist_tune.training import State
 
+_SHAPES = ("batch_size", "features", "dense_units")
+"""The hyperparameters that decide which program is run."""
+
 
 class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
     """Trains one configuration after another; nothing of one is left for the next.
@@ -53,6 +56,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         self._settings = settings
         self._train = training.device_data(train)
         self._validation = training.device_data(validation)
+        self._compiled: set[tuple[str, ...]] = set()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -90,6 +94,13 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         self._directory = self._settings.checkpoints / trial_id(config["trial"])
         self._hypers = training.hypers(self._config, self._settings.max_epochs)
         self._epoch, self._best_score, self._unsent = 0, -np.inf, None
+        shapes = tuple(repr(self._config[name]) for name in _SHAPES)
+        if shapes not in self._compiled:
+            programs = training.programs(self._config, self._train, self._validation)
+            with devices.compiling_alone():
+                for program in programs:
+                    program.compile()
+            self._compiled.add(shapes)
         self._state = training.initial_state(self._config)
         if (self._directory / LAST).exists():
             self._restore()

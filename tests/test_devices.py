@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -90,6 +91,7 @@ def test_without_a_number_xla_uses_a_thread_a_core() -> None:
 
 def test_configure_cpu_keeps_jax_off_other_platforms() -> None:
     code = """
+import fcntl
 import json
 from mnist_tune import devices
 devices.configure("cpu")
@@ -113,6 +115,7 @@ print(json.dumps([before, names.count("tf_XLAEigen")]))
 
 
 TRAINING = """
+import fcntl
 import json
 from collections import Counter
 from mnist_tune import devices
@@ -143,3 +146,21 @@ def test_a_second_process_compiles_nothing_anew(tmp_path: Path) -> None:
     assert programs >= 3
     assert first == [programs, 0]
     assert second == [programs, programs]
+
+
+def test_one_process_compiles_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lock = devices.compilation_cache_dir() / "lock"
+    with devices.compiling_alone(), lock.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_without_a_place_for_a_lock_compiling_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with devices.compiling_alone():
+        assert not devices.compilation_cache_dir().exists()

@@ -290,3 +290,15 @@ def test_the_network_learns_the_digits(digits_data_dir: Path) -> None:
     config = complete({"learning_rate": 0.05, "beta": 0.9, "batch_size": 32})
     state = run_epochs(config, range(1, 6), data=training.device_data(digits.train))
     assert training.evaluate(state.params, training.device_data(digits.test)).accuracy >= 0.9
+
+
+def test_what_is_compiled_ahead_is_all_that_a_trial_runs(compilations: list[str]) -> None:
+    config, data = small(features=[3, 5]), data_of(37)
+    for program in training.programs(config, data, data):
+        program.compile()
+    assert compilations == ["jit(init_state)", "jit(train_epoch)", "jit(evaluate)"]
+    state = training.initial_state(config)
+    hypers = training.hypers(config, 4)
+    state = training.train_epoch(state, data, hypers, np.int32(1), config["batch_size"])
+    training.evaluate(state.params, data)
+    assert len(compilations) == 3
