@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -61,7 +60,7 @@ def main(names: tuple[str, ...], data_dir: str | None, rounds: int | None, quick
             result = benchmark.measure(settings)
         except (ContestantError, MnistTuneError) as error:
             raise click.ClickException(str(error)) from None
-        record = _record(result)
+        record = _record(result, [name, *(["--rounds", str(rounds)] if rounds else [])])
         shown = markdown(benchmark.table(result), note(record))
         click.echo(f"\n{name}\n\n{shown}\n")
         if not quick:
@@ -70,10 +69,11 @@ def main(names: tuple[str, ...], data_dir: str | None, rounds: int | None, quick
             talk(f"written: {path}")
 
 
-def _record(result: dict[str, Any]) -> dict[str, Any]:
+def _record(result: dict[str, Any], options: list[str]) -> dict[str, Any]:
     return {
         "date": f"{datetime.now():%Y-%m-%d}",
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        # Without the data's directory, which is of this machine only.
+        "command": " ".join(["python -m benchmarks", *options]),
         "machine": machine(),
         "versions": versions(),
         # As it will be read back: tuples have become lists.

@@ -86,7 +86,9 @@ def _start(address: str | None, level: int, verbose: bool, stack: ExitStack) -> 
     if not address:
         directory = tempfile.mkdtemp(prefix="mnist-tune-", dir=_short_tmp())
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stack.enter_context(local_ray.worker_server(directory))
+        if sys.platform == "linux":
+            # Elsewhere a fork of a process with so much in it can't be relied on.
+            stack.enter_context(local_ray.worker_server(directory))
     import ray
 
     # What ray.init imports, imported here: two threads that import at once can meet half-made

@@ -123,7 +123,7 @@ def write_arrays(directory: Path, arrays: Mapping[str, Array], source: str) -> N
     manifest = {
         "version": MANIFEST_VERSION,
         "source": source,
-        "sha256": {name: _sha256(directory / f"{name}.npy") for name in arrays},
+        "sha256": {name: file_sha256(directory / f"{name}.npy") for name in arrays},
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -174,7 +174,7 @@ def _read_manifest(path: Path, names: Iterable[str]) -> dict[str, str]:
 def _map_array(path: Path, sha256: str) -> Array:
     try:
         # Before NumPy parses it: a damaged header makes it fail in ways of its own.
-        found_sha256 = _sha256(path)
+        found_sha256 = file_sha256(path)
         if found_sha256 != sha256:
             raise DataFileError(
                 f"{path}: truncated or altered: its SHA-256 must be {sha256}; it is {found_sha256}"
@@ -182,9 +182,12 @@ def _map_array(path: Path, sha256: str) -> Array:
         mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataFileError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataFileError(f"{path}: not an array of mnist-tune ({error})") from error
     return mapped.view(np.ndarray)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

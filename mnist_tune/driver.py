@@ -19,7 +19,7 @@ from mnist_tune.datasets import Dataset
 from mnist_tune.errors import InterruptedSearch, MnistTuneError, RunError, SearchError
 from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
 from mnist_tune.ledger import Event
-from mnist_tune.results import ERRORED
+from mnist_tune.results import ERRORED, Best
 from mnist_tune.rungs import Rungs
 from mnist_tune.signals import interruptible, uninterruptible
 from mnist_tune.winner import finish_best, keep_checkpoints, update_best
@@ -94,6 +94,7 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
     places = slots(experiment.options)
     written = time.monotonic()
+    recorded: Best | None = None
 
     def tell(event: Event) -> None:
         nonlocal show
@@ -105,12 +106,12 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
             show = None
 
     def record(event: Event) -> None:
-        nonlocal written
+        nonlocal written, recorded
         experiment.record(event)
         tell(event)
         if event.get("decision") == "continue":
             return
-        update_best(experiment)
+        recorded = update_best(experiment, recorded)
         keep_checkpoints(experiment)
         if time.monotonic() - written > _WRITE_EVERY_S:
             write_trials(experiment)

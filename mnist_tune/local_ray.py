@@ -66,7 +66,7 @@ def worker_server(directory: str) -> Iterator[None]:
 
 
 def start(directory: str, level: int, verbose: bool) -> None:
-    """Starts Ray and connects to it; ``worker_server`` must be there.
+    """Starts Ray and connects to it; its workers come from ``worker_server`` if that runs.
 
     Args:
         directory: for Ray's sockets and logs.
@@ -80,7 +80,8 @@ def start(directory: str, level: int, verbose: bool) -> None:
         def __init__(self, ray_params: Any, **options: Any) -> None:
             ray_params.no_monitor = True
             ray_params.include_log_monitor = verbose
-            ray_params.worker_path = worker_launcher.__file__
+            if worker_launcher.SERVER in os.environ:
+                ray_params.worker_path = worker_launcher.__file__
             super().__init__(ray_params, **options)
 
         def start_api_server(self, **_: Any) -> None:

@@ -28,20 +28,30 @@ def trial_settings(experiment: Experiment, places: Slots) -> TrialSettings:
     )
 
 
-def update_best(experiment: Experiment) -> None:
-    """Records the best so far, without a test score, if it isn't the one recorded already."""
+def update_best(experiment: Experiment, recorded: Best | None = None) -> Best | None:
+    """Records the best so far, without a test score, if it isn't the one recorded already.
+
+    Args:
+        experiment: the search.
+        recorded: what the last call returned; spares reading best.yaml for each trial that ends.
+
+    Returns:
+        What is recorded, as far as it's the best; None if there is none yet.
+    """
     best = experiment.results.best
-    if best is None:
-        return
+    if best is None or best is recorded:
+        return best
     if _is_recorded(experiment, best):
-        return
+        return best
     source = experiment.checkpoints / best.trial.trial_id / best_name(best.report.epoch)
-    if not source.exists():
+    try:
+        _, meta = read_checkpoint(source)
+    except CheckpointError:
         # The trial has lost its checkpoints and is on its way to this epoch again.
-        return
+        return None
     write_atomically(experiment.path / BEST_CHECKPOINT, source.read_bytes())
-    _, meta = read_checkpoint(experiment.path / BEST_CHECKPOINT)
     write_best(experiment, _best_record(experiment, best, meta))
+    return best
 
 
 def _is_recorded(experiment: Experiment, best: Best) -> bool:
@@ -54,10 +64,13 @@ def _is_recorded(experiment: Experiment, best: Best) -> bool:
 
 def keep_checkpoints(experiment: Experiment) -> None:
     """Removes the checkpoints of trials that are finished."""
-    finished = {trial.trial_id for trial in experiment.results.trials if trial.finished}
-    for directory in experiment.checkpoints.glob("*"):
-        if directory.name in finished:
-            shutil.rmtree(directory, ignore_errors=True)
+    trials = experiment.results.trials
+    for directory in experiment.checkpoints.glob("[0-9]*"):
+        # Few directories, but perhaps many thousand trials.
+        if directory.name.isdigit() and int(directory.name) < len(trials):
+            trial = trials[int(directory.name)]
+            if trial.finished and trial.trial_id == directory.name:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def finish_best(experiment: Experiment, dataset: Dataset, places: Slots) -> None:

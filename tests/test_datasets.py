@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,15 @@ def test_prepare_rebuilds_mnist_from_the_files_of_tfds(
         records.write_bytes(content)
     with pytest.raises(DataFileError, match=r"mnist/3\S*: TensorFlow Datasets cannot read.*remove"):
         prepare_dataset("mnist", tmp_path)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(own_idx: Path, tmp_path: Path) -> None:
+    path = own_idx / "train-images-idx3-ubyte.gz"
+    path.unlink()
+    path.touch()
+    os.truncate(path, 100 << 30)
+    with pytest.raises(DataFileError, match=f"{100 << 30} bytes, sha256 not computed; must be"):
+        import_dataset("mnist", own_idx, tmp_path / "data")
 
 
 def test_wrong_idx_files_are_refused(own_idx: Path, tmp_path: Path) -> None:

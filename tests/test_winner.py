@@ -10,6 +10,7 @@ import pytest
 from examples import DATA, META, error, keep_checkpoint, new_run, report
 
 from mnist_tune.cluster import Slots
+from mnist_tune.errors import RunError
 from mnist_tune.experiment import Experiment, open_experiment, write_best
 from mnist_tune.winner import keep_checkpoints, trial_settings, update_best
 from mnist_tune.yamls import load_yaml
@@ -153,3 +154,27 @@ def test_what_trials_share(
     assert (settings.device, settings.threads) == (device, threads)
     assert (settings.max_epochs, settings.metric, settings.data) == (5, "accuracy", DATA)
     assert settings.checkpoints == experiment.path / "checkpoints"
+
+
+def test_a_damaged_checkpoint_is_not_recorded(tmp_path: Path) -> None:
+    experiment = new_run(tmp_path / "run")
+    experiment.record(report(0, 1, 0.9))
+    content = keep_checkpoint(experiment, "00000", 1)
+    path = experiment.checkpoints / "00000" / "best-00001.safetensors"
+    path.write_bytes(content[:-1])
+    assert update_best(experiment) is None
+    assert not (experiment.path / "best.safetensors").exists()
+    path.write_bytes(content)
+    assert update_best(experiment) is experiment.results.best
+    assert (experiment.path / "best.safetensors").read_bytes() == content
+
+
+def test_what_is_recorded_is_not_read_again(tmp_path: Path) -> None:
+    experiment = new_run(tmp_path / "run")
+    experiment.record(report(0, 1, 0.9))
+    keep_checkpoint(experiment, "00000", 1)
+    recorded = update_best(experiment)
+    (experiment.path / "best.yaml").write_text("not read")
+    assert update_best(experiment, recorded) is recorded
+    with pytest.raises(RunError):
+        update_best(experiment)
