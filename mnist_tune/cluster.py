@@ -27,6 +27,9 @@ _RAY_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Else the driver can't connect before all workers have, and stands still meanwhile, in the
+    # middle of its imports.
+    "RAY_prestart_worker_first_driver": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
@@ -51,13 +54,20 @@ class Slots:
 
 
 @contextmanager
-def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], None]]:
+def ray_session(
+    address: str | None, verbose: bool, check: Callable[[], object] = lambda: None
+) -> Iterator[Callable[[], None]]:
     """Ray for the time of a ``with``: a cluster's, or one of our own that ends with it.
 
     Ray takes seconds to start, most of them waiting. It starts in the background; what the
     ``with`` gives is called before the first use of Ray, and raises SearchError if it failed.
+
+    Args:
+        address: of the cluster; None: Ray is started on this machine.
+        verbose: let Ray speak.
+        check: is called when Ray has been imported and not yet been started.
     """
-    _set_environment(address)
+    _set_environment()
     # Ray announces a change of a default that only matters to code that sees CUDA devices.
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     # JAX, where this process has trained before, warns of a fork; Ray's processes exec at once.
@@ -65,18 +75,25 @@ def ray_session(address: str | None, verbose: bool) -> Iterator[Callable[[], Non
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray").setLevel(level)
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        check()
         with _placement_groups_removed():
             yield lambda: None
         return
     stack = ExitStack()
     try:
-        yield _start(address, level, verbose, stack)
+        yield _start(address, level, verbose, check, stack)
     finally:
         with uninterruptible():
             stack.close()
 
 
-def _start(address: str | None, level: int, verbose: bool, stack: ExitStack) -> Callable[[], None]:
+def _start(
+    address: str | None,
+    level: int,
+    verbose: bool,
+    check: Callable[[], object],
+    stack: ExitStack,
+) -> Callable[[], None]:
     """Has Ray started in the background; how it's ended goes on the stack."""
     if collecting := gc.isenabled():
         # All that is imported stays: looking for garbage meanwhile takes half a second.
@@ -97,6 +114,9 @@ def _start(address: str | None, level: int, verbose: bool, stack: ExitStack) -> 
     import ray.autoscaler.v2.utils
     import ray.dashboard
 
+    check()
+    if not address:
+        stack.enter_context(local_ray.own_token())
     # Ray's processes end with the thread that started them.
     background = stack.enter_context(ThreadPoolExecutor(1))
     stack.callback(ray.shutdown)
@@ -200,19 +220,16 @@ def _fit(total: float, each: float) -> int:
 
 def local_gpus() -> int:
     """The GPUs of this machine that Ray would use; starts nothing."""
-    _set_environment(address=None)
+    _set_environment()
     from ray._private.accelerators import NvidiaGPUAcceleratorManager
 
     return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
 
 
-def _set_environment(address: str | None) -> None:
+def _set_environment() -> None:
     """Sets what Ray reads when it's imported."""
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address is None:
-        # Keeps Ray's ports on loopback, on Linux too; Ray replaces 127.0.0.1 as its address.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def _short_tmp() -> str | None:

@@ -9,6 +9,7 @@ public switch for either; the version of Ray is therefore held within a minor re
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mnist_tune import devices, worker_launcher
+from mnist_tune import devices, idle_agent, worker_launcher
 
 _SERVER = "mnist_tune.worker_server"
 _OBJECT_STORE_BYTES = 400 << 20
@@ -74,7 +75,7 @@ def start(directory: str, level: int, verbose: bool) -> None:
         verbose: let its workers speak.
     """
     import ray
-    from ray._private import node
+    from ray._private import node, ray_constants, services
 
     class LightNode(node.Node):  # type: ignore[misc]
         def __init__(self, ray_params: Any, **options: Any) -> None:
@@ -87,7 +88,24 @@ def start(directory: str, level: int, verbose: bool) -> None:
         def start_api_server(self, **_: Any) -> None:
             pass
 
-    with patch.object(node, "Node", LightNode):
+    agents = (
+        ray_constants.PROCESS_TYPE_DASHBOARD_AGENT,
+        ray_constants.PROCESS_TYPE_RUNTIME_ENV_AGENT,
+    )
+    interpreter = services._build_python_executable_command_memory_profileable
+
+    def idle_agents(component: str, *arguments: Any, **options: Any) -> list[str]:
+        if component in agents:
+            return [sys.executable, "-I", "-S", idle_agent.__file__]
+        command: list[str] = interpreter(component, *arguments, **options)
+        return command
+
+    with (
+        patch.object(node, "Node", LightNode),
+        patch.object(services, interpreter.__name__, idle_agents),
+        # Else Ray replaces 127.0.0.1 by an address that others reach, and listens everywhere.
+        patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+    ):
         ray.init(
             address="local",
             num_cpus=devices.cpu_count(),
@@ -98,6 +116,30 @@ def start(directory: str, level: int, verbose: bool) -> None:
             _node_ip_address="127.0.0.1",
             _temp_dir=directory,
         )
+
+
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Lets only processes of this search into its Ray, by a token that ends with it.
+
+    Ray would make one itself and leave it in the user's home, where ``ray start`` finds it later
+    and asks for it on a cluster's head, but not on its workers.
+    """
+    # Compiled: a type checker sees nothing in it.
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    def read_again() -> None:
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+    try:
+        with patch.dict(os.environ):
+            os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            read_again()
+            yield
+    finally:
+        read_again()
 
 
 @contextmanager

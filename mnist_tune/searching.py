@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,10 @@ def search(
     space = as_space(space)
     validation_size(asked)
     path = new_path(space, asked, name, storage)
-    check_local_slots(asked)
     # Raises for a space that can't be drawn from, before Ray is started for it.
     grid_size(space, asked.searcher)
-    with interruptible(), ray_session(asked.address, verbose) as connect:
+    check = partial(check_local_slots, asked)
+    with interruptible(), ray_session(asked.address, verbose, check) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = dataset_for(asked)
         connect()
