@@ -38,7 +38,7 @@ def write_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, A
         meta: anything JSON can hold.
     """
     flat = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(arrays).items()}
-    write_atomically(path, save(flat, metadata={_META: json.dumps(meta)}))
+    write_atomically(path, save(flat, metadata={_META: json.dumps(meta)}), sync=False)
 
 
 def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -59,14 +59,24 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise CheckpointError(f"{path}: not a checkpoint of mnist-tune ({error})") from None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces ``path`` by a file with this content, in one step."""
+def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:
+    """Replaces ``path`` by a file with this content, in one step.
+
+    Args:
+        path: the file; its directory is made if it's missing.
+        content: all of it.
+        sync: have it on the disk before it replaces the other, so that not even a power failure
+            leaves neither; for what can't be made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             os.fchmod(file.fileno(), 0o644)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -167,7 +167,7 @@ def _read_manifest(path: Path, names: Iterable[str]) -> dict[str, str]:
         return {name: str(manifest["sha256"][name]) for name in names}
     except OSError as error:
         raise DataFileError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataFileError(f"{path}: truncated or altered") from error
 
 

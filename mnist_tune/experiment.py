@@ -149,7 +149,7 @@ def create_experiment(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
             draft = Path(temporary) / path.name
             draft.mkdir()
-            write_atomically(draft / SEARCH, dump_yaml(record))
+            write_atomically(draft / SEARCH, dump_yaml(record), sync=True)
             ledger.append(draft / LEDGER, events)
             draft.rename(path)
     except OSError as error:
@@ -200,12 +200,12 @@ def write_trials(experiment: Experiment) -> None:
         writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_atomically(experiment.path / TRIALS, text.getvalue().encode())
+    write_atomically(experiment.path / TRIALS, text.getvalue().encode(), sync=False)
 
 
 def write_best(experiment: Experiment, record: Mapping[str, Any]) -> None:
     """Replaces best.yaml."""
-    write_atomically(experiment.path / BEST, dump_yaml(record))
+    write_atomically(experiment.path / BEST, dump_yaml(record), sync=True)
 
 
 def storage_path(given: str | None) -> Path:

@@ -49,7 +49,7 @@ def update_best(experiment: Experiment, recorded: Best | None = None) -> Best | 
     except CheckpointError:
         # The trial has lost its checkpoints and is on its way to this epoch again.
         return None
-    write_atomically(experiment.path / BEST_CHECKPOINT, source.read_bytes())
+    write_atomically(experiment.path / BEST_CHECKPOINT, source.read_bytes(), sync=True)
     write_best(experiment, _best_record(experiment, best, meta))
     return best
 

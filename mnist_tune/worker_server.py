@@ -6,12 +6,14 @@ is a fork. What can't be shared by forking isn't there yet: no JAX backend, no R
 worker's environment when it's imported), no thread of ours.
 
 The driver starts ``main``; Ray's raylet starts ``worker_launcher`` in place of a worker, which
-asks here for one by a socket that only this user can reach, and lives as long as it.
+asks here for one by a socket that only this user can reach, and lives as long as it. The workers
+end with this process, and this process with the driver.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -25,6 +27,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+_PR_SET_PDEATHSIG = 1
 _OURS = ("mnist_tune.training", "mnist_tune.checkpoints")
 # What Ray Tune imports, most of its own time; nothing fails if it no longer does.
 _RAYS = ("pandas", "pyarrow.fs", "pydantic", "jsonschema", "requests", "rich", "google.protobuf")
@@ -67,14 +70,26 @@ def _import_all() -> None:
 
 def _fork(asked: socket.socket, driver: int, server: socket.socket) -> None:
     request, handles = _receive(asked)
+    server_pid = os.getpid()
     try:
         if os.fork() == 0:
+            _end_with(server_pid)
             server.close()
             os.close(driver)
             _become_worker(asked, handles, **request)
     finally:
         for handle in handles:
             os.close(handle)
+
+
+def _end_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent is gone.
+
+    Ray asks a worker to end, or leaves it to see that Ray is gone; one that hangs does neither.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _receive(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -101,27 +101,47 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write_atomically(path, b"old")
+    write_atomically(path, b"old", sync=False)
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", no_space)
     with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
+        write_atomically(path, b"new", sync=False)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_what_cannot_be_made_again_is_on_the_disk_before_it_replaces_the_old(
+    sync: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = tmp_path / "file", []
+    replace = os.replace
+
+    def synced(handle: int) -> None:
+        done.append(f"{os.fstat(handle).st_size} bytes synced")
+
+    def replaced(*names: Path) -> None:
+        done.append("replaced")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_atomically(path, b"new", sync=sync)
+    assert done == (["3 bytes synced"] if sync else []) + ["replaced"]
 
 
 def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
     path, stop = tmp_path / "file", threading.Event()
     old, new = b"a" * 2_000_000, b"b" * 1_000_000
-    write_atomically(path, old)
+    write_atomically(path, old, sync=False)
 
     def write() -> None:
         while not stop.is_set():
-            write_atomically(path, new)
-            write_atomically(path, old)
+            write_atomically(path, new, sync=False)
+            write_atomically(path, old, sync=False)
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -186,9 +186,10 @@ def test_damage_is_told_apart(stored: Path) -> None:
     manifest.write_text(json.dumps({**json.loads(record), "version": 2}))
     with pytest.raises(DataFileError, match=r"manifest.json: version must be 1; it is 2"):
         read_arrays(stored, SHAPES)
-    manifest.write_text(record[:-10])
-    with pytest.raises(DataFileError, match=r"manifest.json: truncated or altered"):
-        read_arrays(stored, SHAPES)
+    for altered in (record[:-10], "[" * 100_000):
+        manifest.write_text(altered)
+        with pytest.raises(DataFileError, match=r"manifest.json: truncated or altered"):
+            read_arrays(stored, SHAPES)
     manifest.unlink()
     with pytest.raises(DataFileError, match=r"manifest.json: No such file"):
         read_arrays(stored, SHAPES)

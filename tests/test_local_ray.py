@@ -31,6 +31,7 @@ def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Any:
 def look() -> dict[str, Any]:
     parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode()
     return {
+        "pid": os.getpid(),
         "parent": parent,
         "modules": [name for name in ("jax", "pandas", "ray.tune") if name in sys.modules],
         "group": os.getpgid(0) == os.getpid(),
@@ -79,6 +80,14 @@ def test_without_the_server_workers_start_as_ray_starts_them(short_tmp: Path) ->
         seen = ray.get(look.remote())
     assert "mnist_tune.worker_server" not in seen["parent"]
     assert "jax" not in seen["modules"]
+    nothing_left(short_tmp)
+
+
+def test_a_worker_that_hangs_ends_with_the_search(short_tmp: Path) -> None:
+    with ray_session(None, verbose=False) as connect:
+        connect()
+        # Neither Ray's request to end nor the end of Ray reaches a process that is stopped.
+        os.kill(ray.get(look.remote())["pid"], signal.SIGSTOP)
     nothing_left(short_tmp)
 
 
