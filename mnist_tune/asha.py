@@ -12,13 +12,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from mnist_tune.errors import SearchError
 from mnist_tune.ledger import Event
-from mnist_tune.rungs import Metric, Rungs, score
+from mnist_tune.rungs import Decision, Metric, Promotion, Rungs, score
 
 
 class Asha(FIFOScheduler):  # type: ignore[misc]
     """Stops trials by successive halving, asynchronously; without rungs, a plain FIFO.
 
-    A report is recorded before its decision takes effect.
+    A report is recorded before its decision takes effect. For Ray a trial that pauses has ended:
+    it goes on from its own checkpoint, as another of Ray's trials.
 
     Args:
         rungs: the bookkeeping, empty or as an earlier driver left it.
@@ -66,7 +67,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
                 "loss": result["loss"],
                 "epoch_s": result["epoch_s"],
                 "worker": f"{result.get('hostname', '')}:{result.get('pid', '')}",
-                "decision": "continue" if decision.go_on else "stop",
+                "decision": _word(decision),
                 "reason": decision.reason,
             }
         )
@@ -105,9 +106,17 @@ def replay(rungs: Rungs, metric: Metric, events: list[Event]) -> dict[int, int]:
             value = score(metric, event["accuracy"], event["loss"]) if finite else -float("inf")
             rungs.report(event["trial"], event["epoch"], value)
             epochs[event["trial"]] = event["epoch"]
+        elif event["event"] == "promote":
+            rungs.promote(Promotion(event["trial"], event["epoch"]))
         elif event["event"] == "error":
             rungs.fail(event["trial"])
     return epochs
+
+
+def _word(decision: Decision) -> str:
+    if decision.paused:
+        return "pause"
+    return "continue" if decision.go_on else "stop"
 
 
 def _last_line(trial: Trial) -> str:

@@ -21,7 +21,7 @@ Show = Callable[[Experiment, Event], None]
 
 @contextmanager
 def progress(stream: TextIO | None = sys.stderr) -> Iterator[Show]:
-    """Shows a search: live on a terminal, elsewhere a line for each trial that ends."""
+    """Shows a search: live on a terminal, elsewhere a line for each trial that ends or pauses."""
     if stream is None:
         # stderr is closed.
         yield lambda _experiment, _event: None
@@ -49,7 +49,7 @@ def progress(stream: TextIO | None = sys.stderr) -> Iterator[Show]:
             nonlocal seen, to_do
             results = seen = experiment.results
             if event["event"] == "session":
-                to_do = results.counts()["unfinished"]
+                to_do = results.to_run
                 live.console.print(f"run directory: {experiment.path}")
             if _is_end(event):
                 live.console.print(ended_line(results, results.trials[event["trial"]]))
@@ -58,7 +58,7 @@ def progress(stream: TextIO | None = sys.stderr) -> Iterator[Show]:
 
 
 def ended_line(results: Results, trial: TrialResult) -> str:
-    """A trial that ended, in a line."""
+    """A trial that ended or is paused, in a line."""
     best = trial.best(results.metric)
     score = (
         f"best accuracy {100 * best.accuracy:.2f} %, loss {best.loss:.4f} at epoch {best.epoch}"
@@ -85,21 +85,21 @@ def describe(config: Config) -> str:
 
 def time_left_s(elapsed_s: float, ended: int, unfinished: int) -> float | None:
     """Seconds until the end if the trials to come take as long as those that ended."""
-    return elapsed_s * unfinished / ended if ended else None
+    return elapsed_s * unfinished / ended if ended > 0 else None
 
 
 def _is_end(event: Event) -> bool:
-    return event.get("decision") == "stop" or event["event"] == "error"
+    return event.get("decision") in {"pause", "stop"} or event["event"] == "error"
 
 
 def _print_line(experiment: Experiment, event: Event, stream: TextIO) -> None:
     if event["event"] == "session":
         print(f"run directory: {experiment.path}", file=stream, flush=True)
     if _is_end(event):
-        counts = experiment.results.counts()
-        ended = counts["total"] - counts["unfinished"]
-        line = ended_line(experiment.results, experiment.results.trials[event["trial"]])
-        print(f"[{ended}/{counts['total']}] {line}", file=stream, flush=True)
+        results = experiment.results
+        total = len(results.trials)
+        line = ended_line(results, results.trials[event["trial"]])
+        print(f"[{total - results.to_run}/{total}] {line}", file=stream, flush=True)
 
 
 def _panel(results: Results, elapsed_s: float, to_do_at_start: int) -> RenderableType:
@@ -108,17 +108,16 @@ def _panel(results: Results, elapsed_s: float, to_do_at_start: int) -> Renderabl
     from rich.table import Table
     from rich.text import Text
 
-    counts = results.counts()
-    unfinished = counts["unfinished"]
-    left_s = time_left_s(elapsed_s, to_do_at_start - unfinished, unfinished)
+    total, to_run = len(results.trials), results.to_run
+    left_s = time_left_s(elapsed_s, to_do_at_start - to_run, to_run)
     left = f"about {_clock(left_s)} left" if left_s else "…"
-    if not unfinished:
+    if not to_run:
         left = "testing the winner"
     bar = Table.grid(padding=(0, 1), expand=False)
     bar.add_row(
-        ProgressBar(counts["total"], counts["total"] - unfinished, width=30),
-        f"{counts['total'] - unfinished}/{counts['total']} trials",
-        f"{min(results.slots, unfinished)} running",
+        ProgressBar(total, total - to_run, width=30),
+        f"{total - to_run}/{total} trials",
+        f"{min(results.slots, to_run)} running",
         f"{_clock(elapsed_s)} gone, {left}",
     )
     if results.best is None:

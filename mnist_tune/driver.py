@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_tune import ledger
 from mnist_tune.cluster import Slots, slots
@@ -19,10 +20,13 @@ from mnist_tune.datasets import Dataset
 from mnist_tune.errors import InterruptedSearch, MnistTuneError, RunError, SearchError
 from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
 from mnist_tune.ledger import Event
-from mnist_tune.results import ERRORED, Best
+from mnist_tune.results import ERRORED, UNFINISHED, Best
 from mnist_tune.rungs import Rungs
 from mnist_tune.signals import interruptible, uninterruptible
 from mnist_tune.winner import finish_best, keep_checkpoints, update_best
+
+if TYPE_CHECKING:
+    from ray.tune.search import Searcher
 
 Show = Callable[[Experiment, Event], None]
 """Takes every event of a running search, for a person to look at."""
@@ -109,10 +113,11 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
         nonlocal written, recorded
         experiment.record(event)
         tell(event)
-        if event.get("decision") == "continue":
+        if event["event"] == "promote" or event.get("decision") == "continue":
             return
         recorded = update_best(experiment, recorded)
-        keep_checkpoints(experiment)
+        if event.get("decision") != "pause":
+            keep_checkpoints(experiment)
         if time.monotonic() - written > _WRITE_EVERY_S:
             write_trials(experiment)
             written = time.monotonic()
@@ -120,23 +125,41 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
     started = {"event": "session", "time": round(time.time(), 3), "slots": places.count}
     experiment.record(started)
     tell(started)
-    if any(not trial.finished for trial in experiment.results.trials):
-        _fit(experiment, dataset, places, record)
+    rungs = experiment.options.rungs()
+    epochs = _replay(experiment, rungs)
+    if not _is_over(experiment, rungs):
+        _fit(experiment, dataset, places, rungs, epochs, record)
     finish_best(experiment, dataset, places)
+    over = _is_over(experiment, rungs)
+    if over:
+        experiment.results.settle()
     write_trials(experiment)
-    unfinished = experiment.results.counts()["unfinished"]
-    if not unfinished:
+    if over:
         shutil.rmtree(experiment.checkpoints, ignore_errors=True)
-    return "time_budget" if unfinished else "done"
+    return "done" if over else "time_budget"
+
+
+def _replay(experiment: Experiment, rungs: Rungs) -> dict[int, int]:
+    from mnist_tune.asha import replay
+
+    return replay(rungs, experiment.options.metric, ledger.read(experiment.path / LEDGER))
+
+
+def _is_over(experiment: Experiment, rungs: Rungs) -> bool:
+    return not experiment.results.to_run and rungs.next_promotion() is None
 
 
 def _fit(
-    experiment: Experiment, dataset: Dataset, places: Slots, record: Callable[[Event], None]
+    experiment: Experiment,
+    dataset: Dataset,
+    places: Slots,
+    rungs: Rungs,
+    epochs: dict[int, int],
+    record: Callable[[Event], None],
 ) -> None:
     from ray import tune
 
-    from mnist_tune.asha import Asha, replay
-    from mnist_tune.listed import ListedConfigs
+    from mnist_tune.asha import Asha
     from mnist_tune.trial import TrainingTrial
     from mnist_tune.winner import trial_settings
 
@@ -151,13 +174,7 @@ def _fit(
             failures.append(error)
             raise
 
-    rungs = Rungs(options.milestones, options.max_epochs, options.reduction_factor)
-    epochs = replay(rungs, options.metric, ledger.read(experiment.path / LEDGER))
-    unfinished = [
-        {"trial": trial.number, **trial.config}
-        for trial in experiment.results.trials
-        if not trial.finished
-    ]
+    searcher, num_samples = searcher_for(experiment, places, rungs, record_or_fail)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.count)
     trainable = tune.with_parameters(
         TrainingTrial,
@@ -168,9 +185,9 @@ def _fit(
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": places.cpus, "gpu": places.gpus}),
         tune_config=tune.TuneConfig(
-            search_alg=ListedConfigs(unfinished),
+            search_alg=searcher,
             scheduler=Asha(rungs, options.metric, epochs, record_or_fail),
-            num_samples=len(unfinished),
+            num_samples=num_samples,
             max_concurrent_trials=options.max_concurrent,
             time_budget_s=options.time_budget_s,
             reuse_actors=True,
@@ -192,6 +209,32 @@ def _fit(
             f"the search broke off: {' '.join(str(first).split())[-500:]}\n"
             f"what is recorded is safe; go on with: mnist-tune resume {experiment.path}"
         ) from error
+
+
+def searcher_for(
+    experiment: Experiment, places: Slots, rungs: Rungs, record: Callable[[Event], None]
+) -> tuple[Searcher, int]:
+    """What hands out the trials that are left, and as how many of Tune's; -1 is any number.
+
+    Args:
+        experiment: the search.
+        places: where its trials run.
+        rungs: the bookkeeping, as the ledger left it.
+        record: writes an event down.
+    """
+    from mnist_tune.listed import ListedConfigs
+    from mnist_tune.promotions import Promotions
+
+    options, trials = experiment.options, experiment.results.trials
+    configs = [{"trial": trial.number, **trial.config} for trial in trials]
+    to_run = [trial for trial in trials if trial.status == UNFINISHED]
+    if options.asha_type == "stopping":
+        return ListedConfigs([configs[trial.number] for trial in to_run]), len(to_run)
+    begun = [trial.number for trial in to_run if trial.reports]
+    new = [trial.number for trial in to_run if not trial.reports]
+    # Trials that wait for a slot are what makes a cluster grow.
+    slots = places.count if options.address is None else len(trials)
+    return Promotions(configs, begun, new, rungs, slots, record), -1
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Events, told apart by ``event``:
 
     trial    trial, config                                       drawn, before anything starts
     report   trial, epoch, accuracy, loss, epoch_s, decision, reason
+    promote  trial, epoch                                        leaves the rung of this epoch
     error    trial, message                                      gave up after all retries
     session  slots                                               a driver begins
     end      reason, wall_s                                      a driver is through
@@ -38,9 +39,10 @@ _SHAPES: Mapping[str, Shape] = {
         "accuracy": records.optional(NUMBER),
         "loss": records.optional(NUMBER),
         "epoch_s": NUMBER,
-        "decision": records.one_of("continue", "stop"),
+        "decision": records.one_of("continue", "pause", "stop"),
         "reason": TEXT,
     },
+    "promote": {"trial": COUNT, "epoch": COUNT},
     "error": {"trial": COUNT, "message": TEXT},
     "session": {"slots": COUNT},
     "end": {"reason": TEXT, "wall_s": NUMBER},

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from mnist_tune.devices import Platform
 from mnist_tune.errors import ConfigError
 from mnist_tune.hparams import HPARAMS, nearest
-from mnist_tune.rungs import Metric, milestones
+from mnist_tune.rungs import AshaType, Metric, Rungs, milestones
 
 Scheduler = Literal["asha", "fifo"]
 Searcher = Literal["random", "grid"]
@@ -30,6 +30,8 @@ class SearchOptions:
         num_samples: configurations drawn (grids: times the grid), ≥ 1.
         max_epochs: epochs of a trial that is never stopped, ≥ 1.
         scheduler: ``asha`` stops poor trials early, ``fifo`` runs all to the end.
+        asha_type: at a rung, ASHA stops trials (``stopping``), or pauses all and promotes the best
+            (``promotion``).
         grace_period: epochs before ASHA's first decision, ≥ 1.
         reduction_factor: ASHA's η: one in η goes on at each rung, ≥ 2.
         searcher: ``random`` draws, ``grid`` enumerates.
@@ -50,6 +52,7 @@ class SearchOptions:
     num_samples: int = 16
     max_epochs: int = 10
     scheduler: Scheduler = "asha"
+    asha_type: AshaType = "stopping"
     grace_period: int = 1
     reduction_factor: int = 3
     searcher: Searcher = "random"
@@ -72,6 +75,11 @@ class SearchOptions:
                 f"--grace-period must be ≤ --max-epochs; got {self.grace_period} > "
                 f"{self.max_epochs}"
             )
+        if not problems and self.scheduler == "fifo" and self.asha_type != "stopping":
+            problems.append(
+                f"--asha-type must be stopping with --scheduler fifo; got {self.asha_type!r}; "
+                "leave one of the two out"
+            )
         if problems:
             raise ConfigError("\n".join(problems))
 
@@ -81,6 +89,10 @@ class SearchOptions:
         if self.scheduler == "fifo":
             return ()
         return milestones(self.max_epochs, self.grace_period, self.reduction_factor)
+
+    def rungs(self) -> Rungs:
+        """ASHA's bookkeeping for this search, empty."""
+        return Rungs(self.milestones, self.max_epochs, self.reduction_factor, self.asha_type)
 
     def record(self) -> dict[str, Any]:
         """All options as plain values; ``options_from`` reads them back."""
@@ -203,6 +215,7 @@ _RULES = {
     "num_samples": _integer(1),
     "max_epochs": _integer(1),
     "scheduler": _one_of(get_args(Scheduler)),
+    "asha_type": _one_of(get_args(AshaType)),
     "grace_period": _integer(1),
     "reduction_factor": _integer(2),
     "searcher": _one_of(get_args(Searcher)),

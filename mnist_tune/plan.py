@@ -40,6 +40,7 @@ def plan(
         "space": space.to_mapping(),
         "configs": configs,
         "scheduler": asked.scheduler,
+        "asha_type": asked.asha_type,
         "rungs": rungs,
         "data": data,
     }
@@ -62,7 +63,9 @@ def expected_rungs(options: SearchOptions, configs: int) -> list[dict[str, int]]
     reached, rungs = configs, []
     for milestone in (*options.milestones, options.max_epochs):
         rungs.append({"epoch": milestone, "trials": reached})
-        reached = max(1, reached // options.reduction_factor)
+        # Promotion waits for η trials at a rung, stopping lets the first to come go on.
+        fewest = 0 if options.asha_type == "promotion" else 1
+        reached = max(fewest, reached // options.reduction_factor)
     return rungs
 
 
@@ -84,7 +87,7 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
         f"{data['validation_size']} to select by, {data['test_size']} to test the winner",
         "space:",
         *(f"  {name}: {_described(value)}" for name, value in outline["space"].items()),
-        f"trials: {outline['configs']}, scheduler {outline['scheduler']}",
+        f"trials: {outline['configs']}, scheduler {_scheduler(outline)}",
         "  epoch  trials expected there",
         *(f"  {rung['epoch']:>5}  {rung['trials']}" for rung in outline["rungs"]),
         f"epochs in all: from {estimate['epochs']}, if no more go on at each rung, to "
@@ -102,6 +105,11 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
             "the default network), and half a minute to start, compile and test the winner"
         )
     return "\n".join([*lines, "nothing was started"])
+
+
+def _scheduler(outline: Mapping[str, Any]) -> str:
+    promotes = outline["asha_type"] == "promotion"
+    return f"{outline['scheduler']}{' (promotion)' if promotes else ''}"
 
 
 def _described(value: Any) -> str:

@@ -11,7 +11,8 @@ from mnist_tune.hparams import Config, complete
 from mnist_tune.ledger import Event
 from mnist_tune.rungs import Metric, score
 
-UNFINISHED, COMPLETED, STOPPED, ERRORED = "unfinished", "completed", "stopped", "errored"
+UNFINISHED, PAUSED = "unfinished", "paused"
+COMPLETED, STOPPED, ERRORED = "completed", "stopped", "errored"
 
 
 class Report(NamedTuple):
@@ -30,7 +31,8 @@ class TrialResult:
     Attributes:
         number: its place in the order of drawing, from 0.
         config: its full configuration.
-        status: ``unfinished``, ``completed`` (all epochs), ``stopped`` (early) or ``errored``.
+        status: ``unfinished``, ``paused`` (until it's promoted), ``completed`` (all epochs),
+            ``stopped`` (early) or ``errored``.
         reason: why it isn't going on, in words.
         reports: its epochs so far, ascending.
     """
@@ -49,7 +51,7 @@ class TrialResult:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do for it."""
-        return self.status != UNFINISHED
+        return self.status not in {UNFINISHED, PAUSED}
 
     @property
     def epochs(self) -> int:
@@ -111,6 +113,11 @@ class Results:
             self.trials.append(TrialResult(number, config))
         elif kind == "report":
             self._report(self._known(event["trial"]), event)
+        elif kind == "promote":
+            trial = self._known(event["trial"])
+            if trial.status != PAUSED:
+                raise ValueError(f"trial {trial.number} is promoted, but isn't paused")
+            trial.status, trial.reason = UNFINISHED, ""
         elif kind == "error":
             trial = self._known(event["trial"])
             trial.status, trial.reason = ERRORED, event["message"]
@@ -119,6 +126,14 @@ class Results:
         elif kind == "end":
             self.ended = event["reason"]
             self.wall_s += event["wall_s"]
+            if self.ended == "done":
+                self.settle()
+
+    def settle(self) -> None:
+        """Stops the trials that are paused: nothing will promote them any more."""
+        for trial in self.trials:
+            if trial.status == PAUSED:
+                trial.status = STOPPED
 
     def _known(self, number: int) -> TrialResult:
         if not 0 <= number < len(self.trials):
@@ -130,7 +145,9 @@ class Results:
             return
         trial.reports.append(_report(event))
         self._consider(Best(trial, trial.reports[-1]))
-        if event["decision"] == "stop":
+        if event["decision"] == "pause":
+            trial.status, trial.reason = PAUSED, event["reason"]
+        elif event["decision"] == "stop":
             all_epochs = event["reason"] == "all epochs"
             trial.status = COMPLETED if all_epochs else STOPPED
             trial.reason = "" if all_epochs else event["reason"]
@@ -146,15 +163,20 @@ class Results:
         self.best = new
 
     def counts(self) -> dict[str, int]:
-        """Trials by outcome, as in ``search --json``."""
+        """Trials by outcome, as in ``search --json``; those that are paused are unfinished."""
         statuses = [trial.status for trial in self.trials]
         return {
             "total": len(statuses),
             "completed": statuses.count(COMPLETED),
             "stopped_early": statuses.count(STOPPED),
             "errored": statuses.count(ERRORED),
-            "unfinished": statuses.count(UNFINISHED),
+            "unfinished": sum(not trial.finished for trial in self.trials),
         }
+
+    @property
+    def to_run(self) -> int:
+        """Trials that have a slot or wait for one: neither finished nor paused."""
+        return sum(trial.status == UNFINISHED for trial in self.trials)
 
     @property
     def epochs_trained(self) -> int:

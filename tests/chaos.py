@@ -1,7 +1,8 @@
 """Searches that are hurt in the middle, and what is left of them.
 
 ``python -m tests.chaos --rounds 50`` runs as many small searches of digits with the real Ray,
-hurts each at a random moment, resumes it as a user would, and checks what must then hold:
+in turns with ASHA's stopping and its promotion, hurts each at a random moment, resumes it as a
+user would, and checks what must then hold:
 
 * the search comes to its end, by itself or with ``mnist-tune resume``;
 * the ledger begins with all that was in it when the search was hurt;
@@ -31,7 +32,7 @@ from mnist_tune.asha import replay
 from mnist_tune.datasets import load_dataset
 from mnist_tune.experiment import Experiment, open_experiment
 from mnist_tune.ledger import Event
-from mnist_tune.rungs import Rungs, score
+from mnist_tune.rungs import Promotion, score
 from tests.chaos_faults import (
     EPOCHS,
     FAULTS,
@@ -51,6 +52,7 @@ from tests.processes import (
     wait_until,
 )
 
+ASHA_TYPES = ("stopping", "promotion")
 Numbers = tuple[float | None, float | None]
 
 
@@ -67,13 +69,16 @@ def play(fault: Fault, seed: int) -> int:
         if fault.own_disk:
             stack.enter_context(small_disk(storage))
         load_dataset("digits", place / "data")
-        driver = stack.enter_context(
-            start(temporary, *_search(fault.space, place), "--storage-path", storage)
-        )
+        options = ("--storage-path", storage, "--asha-type", ASHA_TYPES[seed % 2])
+        driver = stack.enter_context(start(temporary, *_search(fault.space, place), *options))
         stack.callback(driver.kill)
         search = Search(driver, temporary, storage / "run", place / "data", rng)
         reports = rng.randint(1, TRIALS)
-        wait_until(lambda: len(events(search.run, "report")) >= reports, 120, "reports")
+        wait_until(
+            lambda: driver.poll() is not None or len(events(search.run, "report")) >= reports,
+            *(120, "reports"),
+        )
+        _hold(driver.poll() is None, "the search ended before it was hurt")
         time.sleep(rng.random() / 2)
         known = ledger.read(search.run / "ledger.jsonl")
         fault.hurt(search)
@@ -148,8 +153,7 @@ def check(
 
 
 def _check_decisions(experiment: Experiment, found: list[Event]) -> None:
-    options = experiment.options
-    rungs = Rungs(options.milestones, options.max_epochs, options.reduction_factor)
+    metric, rungs = experiment.options.metric, experiment.options.rungs()
     last: dict[int, int] = {}
     ended: set[int] = set()
     for i, event in enumerate(found):
@@ -159,17 +163,23 @@ def _check_decisions(experiment: Experiment, found: list[Event]) -> None:
             _hold(trial not in ended, f"trial {trial}: epoch {epoch} after its end")
             last[trial] = epoch
             numbers = [event[name] for name in ("accuracy", "loss")]
-            value = score(options.metric, *(float("nan") if n is None else n for n in numbers))
-            go_on = rungs.report(trial, epoch, value).go_on
-            _hold(go_on == (event["decision"] == "continue"), f"event {i}: wrong decision")
-            if not go_on:
+            value = score(metric, *(float("nan") if n is None else n for n in numbers))
+            decision = rungs.report(trial, epoch, value)
+            word = "pause" if decision.paused else "continue" if decision.go_on else "stop"
+            _hold(word == event["decision"], f"event {i}: wrong decision")
+            if word == "stop":
                 ended.add(trial)
+        elif event["event"] == "promote":
+            promotion = Promotion(event["trial"], event["epoch"])
+            _hold(promotion == rungs.next_promotion(), f"event {i}: wrong promotion")
+            rungs.promote(promotion)
         elif event["event"] == "error":
             rungs.fail(event["trial"])
             ended.add(event["trial"])
-    replayed = Rungs(options.milestones, options.max_epochs, options.reduction_factor)
-    replay(replayed, options.metric, found)
-    _hold(replayed.entries == rungs.entries, "the rungs are not what a resumed search would have")
+    _hold(rungs.next_promotion() is None, "a trial could still be promoted")
+    replayed = experiment.options.rungs()
+    replay(replayed, metric, found)
+    _hold(replayed == rungs, "the rungs are not what a resumed search would have")
 
 
 def _check_best(experiment: Experiment) -> None:

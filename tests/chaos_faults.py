@@ -24,7 +24,7 @@ parameters:
   learning_rate: {distribution: loguniform, low: 1.0e-3, high: 0.3}
   beta: {distribution: uniform, low: 0.0, high: 0.95}
 """
-_DIVERGING = "parameters:\n  learning_rate: {distribution: choice, values: [0.05, 1.0e+30]}\n"
+_DIVERGING = "parameters:\n  learning_rate: {distribution: choice, values: [0.05, 1000.0]}\n"
 
 
 class LostError(AssertionError):

@@ -53,6 +53,16 @@ def report(
     }
 
 
+def paused(trial: int, epoch: int, accuracy: Any = 0.5, loss: Any = 1.0) -> Event:
+    """A report at a rung where trials wait to be promoted."""
+    reason = f"rung {epoch}: rank 1 of 1, best 0 go on"
+    return {**report(trial, epoch, accuracy, loss, reason), "decision": "pause"}
+
+
+def promote(trial: int, epoch: int) -> Event:
+    return {"event": "promote", "time": 2.0, "trial": trial, "epoch": epoch}
+
+
 def error(trial: int, message: str = "ValueError: no") -> Event:
     return {"event": "error", "time": 2.5, "trial": trial, "message": message}
 

@@ -26,7 +26,7 @@ from mnist_tune.experiment import open_experiment
 from mnist_tune.report import summary_text
 from mnist_tune.space import draw, load_space
 from mnist_tune.training_run import read_best
-from tests.examples import META, finished_run
+from tests.examples import META, finished_run, new_run, paused, promote, report
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 MEMORY_BYTES = 6 << 30
@@ -103,6 +103,8 @@ def targets(directory: Path) -> Mapping[str, Target]:
     """Every kind of file, made in a directory that is to be thrown away."""
     run = directory / "run"
     finished_run(run)
+    promoted = new_run(directory / "promoted", asha_type="promotion")
+    promoted.record(paused(0, 1), paused(1, 1), promote(1, 1), report(1, 2), paused(1, 3))
 
     def read_run(path: Path) -> str:
         return summary_text(open_experiment(path.parent))
@@ -127,6 +129,7 @@ def targets(directory: Path) -> Mapping[str, Target]:
         "best.yaml of a run": Target(run / "best.yaml", read_run),
         "best.yaml": Target(run / "best.yaml", read_best),
         "ledger": Target(run / "ledger.jsonl", read_run),
+        "ledger of promotions": Target(promoted.path / "ledger.jsonl", read_run),
         "checkpoint": Target(checkpoint, read_checkpoint),
         "data manifest": Target(next(arrays.glob("*.json")), read_data),
         "data array": Target(arrays / "x.npy", read_data),

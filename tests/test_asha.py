@@ -20,7 +20,7 @@ from mnist_tune.asha import Asha, replay
 from mnist_tune.errors import SearchError
 from mnist_tune.ledger import Event
 from mnist_tune.results import fold
-from mnist_tune.rungs import Rungs, milestones
+from mnist_tune.rungs import Promotion, Rungs, milestones
 
 NAN, INF = float("nan"), float("inf")
 MAX_EPOCHS, GRACE, ETA = 9, 1, 2
@@ -90,6 +90,22 @@ def test_a_report_is_recorded_with_its_decision() -> None:
             "reason": "rung 1: rank 2 of 2, best 1 go on",
         },
     ]
+
+
+def test_a_trial_that_pauses_has_ended_for_ray() -> None:
+    events: list[Event] = []
+    rungs = Rungs((1,), 3, 2, "promotion")
+    asha = Asha(rungs, "accuracy", {}, events.append)
+    for trial in range(2):
+        assert not go_on(asha, Trials()[trial], result(1, 0.9 - trial / 10))
+    assert [(event["decision"], event["reason"]) for event in events] == [
+        ("pause", "rung 1: rank 1 of 1, best 0 go on"),
+        ("pause", "rung 1: rank 2 of 2, best 1 go on"),
+    ]
+    rungs.promote(Promotion(0, 1))
+    # It sends its last report again.
+    assert [go_on(asha, Trials()[0], result(epoch)) for epoch in (1, 2, 3)] == [True, True, False]
+    assert [event["decision"] for event in events[2:]] == ["continue", "stop"]
 
 
 def test_the_metric_is_what_decides() -> None:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from examples import drawn, end, error, new_run, report, session
+from examples import drawn, end, error, new_run, paused, promote, report, session
 
 from mnist_tune.display import describe, ended_line, progress, time_left_s
 from mnist_tune.hparams import complete
@@ -44,6 +44,29 @@ def test_elsewhere_than_on_a_terminal_a_line_for_each_trial_that_ends(tmp_path: 
         "  learning_rate=0.02",
         "[3/3] trial 00002 errored after epoch 0: no finite result  learning_rate=0.03"
         "  (OSError: [/tmp/x] is [bold]full[/bold] :boom:)",
+    ]
+
+
+def test_a_line_for_each_trial_that_pauses(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    experiment = new_run(tmp_path / "run", 3, asha_type="promotion")
+    with progress(stream) as show:
+        for event in (
+            session(),
+            paused(0, 1, 0.5, 1.5),
+            paused(1, 1, 0.75, 1.25),
+            promote(1, 1),
+            report(1, 2, 0.9, 0.2, stop="all epochs"),
+        ):
+            experiment.record(event)
+            show(experiment, event)
+    assert stream.getvalue().splitlines()[1:] == [
+        "[1/3] trial 00000 paused after epoch 1: best accuracy 50.00 %, loss 1.5000 at epoch 1"
+        "  learning_rate=0.01  (rung 1: rank 1 of 1, best 0 go on)",
+        "[2/3] trial 00001 paused after epoch 1: best accuracy 75.00 %, loss 1.2500 at epoch 1"
+        "  learning_rate=0.02  (rung 1: rank 1 of 1, best 0 go on)",
+        "[2/3] trial 00001 completed after epoch 2: best accuracy 90.00 %, loss 0.2000 at epoch 2"
+        "  learning_rate=0.02",
     ]
 
 
@@ -156,7 +179,7 @@ def test_a_trial_that_ended() -> None:
 
 @pytest.mark.parametrize(
     ("elapsed_s", "ended", "unfinished", "left_s"),
-    [(60.0, 0, 5, None), (60.0, 2, 4, 120.0), (60.0, 5, 0, 0.0)],
+    [(60.0, 0, 5, None), (60.0, -1, 1, None), (60.0, 2, 4, 120.0), (60.0, 5, 0, 0.0)],
 )
 def test_time_left(elapsed_s: float, ended: int, unfinished: int, left_s: float | None) -> None:
     assert time_left_s(elapsed_s, ended, unfinished) == left_s

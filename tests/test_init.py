@@ -19,7 +19,7 @@ HEAVY = WITH_JAX | {"ray", "tensorflow", "tensorflow_datasets", "sklearn"}
 
 # The rooms that are made of JAX or of Ray; all others import neither before it's needed.
 OF_JAX = {"mnist_tune.conv", "mnist_tune.model", "mnist_tune.training"}
-OF_RAY = {"mnist_tune.asha", "mnist_tune.listed", "mnist_tune.trial"}
+OF_RAY = {"mnist_tune.asha", "mnist_tune.listed", "mnist_tune.promotions", "mnist_tune.trial"}
 
 
 def module_name(path: Path) -> str:
@@ -118,7 +118,7 @@ NEVER = {
     "datasets": {"jax", "flax", "ray"},
     "space": {"jax", "mnist_tune.training"},
     "trial": {"mnist_tune.asha", "mnist_tune.searching", "mnist_tune.winner"},
-    "asha": {"jax", "flax", "mnist_tune.training"},
+    **{name: {"jax", "flax", "mnist_tune.training"} for name in ("asha", "promotions")},
     "searching": {"jax", "flax", "mnist_tune.training"},
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import drawn, end, error, report, session
+from examples import drawn, end, error, paused, promote, report, session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +31,8 @@ EVENTS = st.lists(
             st.sampled_from(["", "all epochs", "not finite"]),
             NUMBERS,
         ),
+        st.builds(paused, st.integers(0, 99), st.integers(1, 999), NUMBERS, NUMBERS),
+        st.builds(promote, st.integers(0, 99), st.integers(1, 999)),
         st.builds(error, st.integers(0, 99), st.text()),
         st.builds(session, st.integers(0, 99)),
         st.builds(end, st.text(), NUMBERS),
@@ -112,7 +114,7 @@ def line(event: dict[str, Any], **changes: Any) -> str:
         ("1" * 5000, "4300"),
         ("[1, 2]", r"must be a mapping; got \[1, 2\]"),
         ("{}", "event is missing"),
-        ('{"event": "rebort"}', "event must be one of trial, report, error, session, end"),
+        ('{"event": "rebort"}', "one of trial, report, promote, error, session, end"),
         ('{"event": ["trial"]}', "event must be one of"),
         (line(report(0, 1), trial=-1), "trial must be an integer ≥ 0 and ≤ 2147483647; got -1"),
         (line(report(0, 1), trial=True), "trial must be an integer"),
@@ -124,8 +126,10 @@ def line(event: dict[str, Any], **changes: Any) -> str:
         (line(report(0, 1), loss=10**400), "loss must be a finite number, or null; got 1000"),
         (line(report(0, 1), epoch_s=None), "epoch_s must be a finite number; got None"),
         (line(report(0, 1), epoch_s=1e301), "epoch_s must be a finite number"),
-        (line(report(0, 1), decision="pause"), "decision must be one of continue, stop"),
+        (line(report(0, 1), decision="wait"), "decision must be one of continue, pause, stop"),
         (line(report(0, 1), reason=None), "reason must be text"),
+        (line(promote(0, 1), trial="0"), "trial must be an integer"),
+        (line(promote(0, 1), epoch=None), "epoch must be an integer"),
         (line(error(0), message="\ud800"), "message must be text"),
         (line(drawn(0), config=[]), "config must be a mapping"),
         (line(session(), slots=None), "slots must be an integer"),

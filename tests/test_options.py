@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mnist_tune.errors import ConfigError
 from mnist_tune.options import SearchOptions, check_name, options_from
+from mnist_tune.rungs import Rungs
 from mnist_tune.yamls import dump_yaml, load_yaml
 
 NAN, INF = float("nan"), float("inf")
@@ -31,6 +32,7 @@ INTEGERS = {
 NUMBERS = {"cpus_per_trial": "≥ 0.0001", "gpus_per_trial": "≥ 0", "time_budget_s": "> 0"}
 WORDS = {
     "scheduler": "asha, fifo",
+    "asha_type": "stopping, promotion",
     "searcher": "random, grid",
     "metric": "accuracy, loss",
 }
@@ -126,6 +128,21 @@ def test_the_grace_period_fits_into_the_epochs() -> None:
     assert SearchOptions(grace_period=11, scheduler="fifo").milestones == ()
 
 
+def test_promotion_needs_asha() -> None:
+    assert refusal(scheduler="fifo", asha_type="promotion") == (
+        "--asha-type must be stopping with --scheduler fifo; got 'promotion'; leave one of the "
+        "two out"
+    )
+    assert SearchOptions(scheduler="fifo", asha_type="stopping").milestones == ()
+
+
+def test_rungs_are_as_asked() -> None:
+    options = SearchOptions(max_epochs=5, reduction_factor=2, asha_type="promotion")
+    assert options.rungs() == Rungs((1, 2, 4), 5, 2, "promotion")
+    assert SearchOptions().rungs() == Rungs((1, 3, 9), 10, 3, "stopping")
+    assert SearchOptions(scheduler="fifo").rungs() == Rungs((), 10, 3)
+
+
 def test_milestones() -> None:
     assert SearchOptions().milestones == (1, 3, 9)
     assert SearchOptions(max_epochs=243).milestones == (1, 3, 9, 27, 81)
@@ -140,11 +157,11 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 COUNTS = st.integers(1, 2**31 - 1)
 POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
 VALID = st.builds(
-    SearchOptions,
+    lambda kind, **others: SearchOptions(scheduler=kind[0], asha_type=kind[1], **others),
+    kind=st.sampled_from([("asha", "stopping"), ("asha", "promotion"), ("fifo", "stopping")]),
     dataset=st.text(),
     num_samples=COUNTS,
     max_epochs=st.integers(100, 2**31 - 1),
-    scheduler=st.sampled_from(["asha", "fifo"]),
     grace_period=st.integers(1, 100),
     reduction_factor=st.integers(2, 2**31 - 1),
     searcher=st.sampled_from(["random", "grid"]),
@@ -173,6 +190,7 @@ def test_options_are_read_as_they_were_recorded(options: SearchOptions, tmp_path
 
 def test_what_is_not_recorded_has_its_default() -> None:
     assert options_from({"seed": 3}, "here") == SearchOptions(seed=3)
+    assert options_from({"seed": 3}, "here").asha_type == "stopping"
 
 
 def test_unknown_options_are_named_with_a_hint() -> None:

@@ -32,6 +32,9 @@ def storage(tmp_path: Path) -> str:
         ({"max_epochs": 1}, 9, [(1, 9)]),
         ({"grace_period": 4, "reduction_factor": 2}, 8, [(4, 8), (8, 4), (10, 2)]),
         ({"scheduler": "fifo"}, 8, [(10, 8)]),
+        ({"asha_type": "promotion"}, 27, [(1, 27), (3, 9), (9, 3), (10, 1)]),
+        ({"asha_type": "promotion"}, 16, [(1, 16), (3, 5), (9, 1), (10, 0)]),
+        ({"asha_type": "promotion"}, 2, [(1, 2), (3, 0), (9, 0), (10, 0)]),
     ],
 )
 def test_rungs(options: dict[str, Any], configs: int, expected: list[tuple[int, int]]) -> None:
@@ -44,6 +47,9 @@ def test_epochs() -> None:
     rungs = expected_rungs(SearchOptions(), 27)
     assert expected_epochs(rungs) == 27 * 1 + 9 * 2 + 3 * 6 + 1 * 1
     assert expected_epochs(expected_rungs(SearchOptions(scheduler="fifo"), 27)) == 270
+    # 16 train epoch 1, 5 train 2 and 3, 1 trains 4 to 9.
+    rungs = expected_rungs(SearchOptions(asha_type="promotion"), 16)
+    assert expected_epochs(rungs) == 16 + 5 * 2 + 6
 
 
 @given(
@@ -80,6 +86,7 @@ def test_an_outline(storage: str) -> None:
         "space": SPACE,
         "configs": 27,
         "scheduler": "asha",
+        "asha_type": "stopping",
         "rungs": [
             {"epoch": 1, "trials": 27},
             {"epoch": 3, "trials": 9},
@@ -170,6 +177,11 @@ def test_a_file_for_a_space(storage: str, tmp_path: Path) -> None:
         ),
         ({"dataset": "mnits"}, ConfigError, "unknown data set 'mnits'; did you mean 'mnist'"),
         ({"name": "a/b"}, ConfigError, "--name must be 1 to 100 letters"),
+        (
+            {"scheduler": "fifo", "asha_type": "promotion"},
+            ConfigError,
+            "--asha-type must be stopping with --scheduler fifo; got 'promotion'",
+        ),
         ({"max_epochs": 0}, ConfigError, "--max-epochs must be an integer ≥ 1; got 0"),
         ({"cpus_per_trial": 10_000}, ConfigError, "must fit what is there"),
         ({"searcher": "grid"}, SpaceError, "must be grid, choice or fixed for grid search"),
@@ -190,6 +202,14 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(RunError, match="run: exists already"):
         plan(SPACE, name="run", storage=str(tmp_path))
+
+
+def test_the_outline_says_that_trials_are_promoted(storage: str) -> None:
+    found = plan(SPACE, storage=storage, num_samples=9, max_epochs=9, asha_type="promotion")
+    assert found["asha_type"] == "promotion"
+    lines = describe_plan(found).splitlines()
+    assert "trials: 9, scheduler asha (promotion)" in lines
+    assert "epochs in all: from 21, if no more go on at each rung, to 81" in lines
 
 
 def test_the_outline_for_people(storage: str) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from examples import drawn, end, error, report, session
+from examples import drawn, end, error, paused, promote, report, session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ def ledgers(draw: st.DrawFn) -> list[Event]:
     events: list[Event] = [drawn(trial) for trial in range(NUM_TRIALS)]
     epochs = dict.fromkeys(range(NUM_TRIALS), 0)
     for _ in range(draw(st.integers(0, 30))):
-        kind = draw(st.sampled_from(["report"] * 12 + ["again", "stop", "error", "end"]))
+        kind = draw(st.sampled_from(["report"] * 12 + ["again", "stop", "pause", "error", "end"]))
         if kind == "end":
             events += [end(draw(st.sampled_from(["interrupted", "time_budget"]))), session(3)]
             continue
@@ -41,6 +41,13 @@ def ledgers(draw: st.DrawFn) -> list[Event]:
             del epochs[trial]
             continue
         epochs[trial] += kind != "again"
+        if kind == "pause":
+            events.append(paused(trial, epochs[trial], draw(METRICS), draw(METRICS)))
+            if draw(st.booleans()):
+                events.append(promote(trial, epochs[trial]))
+            else:
+                del epochs[trial]
+            continue
         reason = draw(st.sampled_from(["all epochs", "rung 1"])) if kind == "stop" else ""
         if epochs[trial]:
             events.append(
@@ -89,7 +96,7 @@ def test_counts_add_up(events: list[Event]) -> None:
     results = fold("accuracy", events)
     counts = results.counts()
     assert counts.pop("total") == NUM_TRIALS == sum(counts.values())
-    names = {"stopped": "stopped_early"}
+    names = {"stopped": "stopped_early", "paused": "unfinished"}
     assert +Counter(counts) == Counter(names.get(t.status, t.status) for t in results.trials)
     assert results.epochs_trained == sum(len(trial.reports) for trial in results.trials)
     assert counts["unfinished"] == sum(not trial.finished for trial in results.trials)
@@ -136,6 +143,53 @@ def test_statuses_and_reasons() -> None:
         "errored": 1,
         "unfinished": 2,
     }
+
+
+def paused_and_promoted() -> list[Event]:
+    return [
+        *(drawn(trial) for trial in range(5)),
+        session(),
+        *(paused(trial, 1, 0.1 * trial) for trial in range(4)),
+        promote(3, 1),
+        paused(3, 3, 0.9),
+        promote(2, 1),
+    ]
+
+
+def test_a_trial_that_is_paused_is_not_finished() -> None:
+    results = fold("accuracy", paused_and_promoted())
+    reason = "rung 1: rank 1 of 1, best 0 go on"
+    assert [(t.status, t.reason, t.finished) for t in results.trials] == [
+        ("paused", reason, False),
+        ("paused", reason, False),
+        ("unfinished", "", False),
+        ("paused", "rung 3: rank 1 of 1, best 0 go on", False),
+        ("unfinished", "", False),
+    ]
+    assert results.to_run == 2
+    assert results.counts()["unfinished"] == 5
+    assert results.best is not None
+    assert results.best.trial.number == 3
+    assert [row["status"] for row in table(results)][2:4] == ["unfinished", "paused"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("done", "stopped"), ("time_budget", "paused"), ("interrupted", "paused")],
+)
+def test_what_is_paused_at_the_end_was_stopped_early(reason: str, status: str) -> None:
+    events = [*paused_and_promoted(), report(2, 2), error(4), end(reason)]
+    first = fold("accuracy", events).trials[0]
+    assert (first.status, first.reason) == (status, "rung 1: rank 1 of 1, best 0 go on")
+    assert fold("accuracy", events).counts()["stopped_early"] == (3 if reason == "done" else 0)
+
+
+def test_settling_stops_what_is_paused_and_nothing_else() -> None:
+    results = fold("accuracy", paused_and_promoted())
+    results.settle()
+    assert [t.status for t in results.trials] == [
+        *("stopped", "stopped", "unfinished", "stopped", "unfinished")
+    ]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -189,6 +243,8 @@ def test_configs_are_completed() -> None:
         (report(2, 1), "trial 2 has not been drawn"),
         (report(-1, 1), "trial -1 has not been drawn"),
         (error(7), "trial 7 has not been drawn"),
+        (promote(7, 1), "trial 7 has not been drawn"),
+        (promote(1, 1), "trial 1 is promoted, but isn't paused"),
     ],
 )
 def test_events_that_cannot_be(event: Event, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Stopping ASHA against an implementation that is slow and obvious."""
+"""ASHA, stopping and promotion, against implementations that are slow and obvious."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paper import Paper
 
-from mnist_tune.rungs import Decision, Rungs, milestones, score
+from mnist_tune.rungs import Decision, Promotion, Rungs, milestones, score
 
 NAN, INF = float("nan"), float("inf")
 
@@ -113,6 +114,54 @@ def test_thousands_of_searches_are_decided_as_by_the_reference(block: int) -> No
             value = rng.choices([value, -INF, None], [40, 1, 1])[0]
             events.append((trial, epochs[trial], value))
         compare(milestones(max_epochs, grace, eta), max_epochs, eta, events)
+
+
+def compare_promotions(
+    ladder: tuple[int, ...], max_epochs: int, eta: int, events: list[Event | str]
+) -> None:
+    """Plays events to both; ``promote`` is a slot that takes the next promotion."""
+    ours, paper = Rungs(ladder, max_epochs, eta, "promotion"), Paper(ladder, max_epochs, eta)
+    failed = set()
+    for event in events:
+        if isinstance(event, str):
+            if job := paper.get_job():
+                ours.promote(Promotion(job[0], ladder[job[1]]))
+                paper.promote(job[1], job[0])
+        elif event[0] not in failed:
+            trial, epoch, value = event
+            if value is None:
+                ours.fail(trial)
+                paper.fail(trial)
+            else:
+                go_on, reason, paused = ours.report(trial, epoch, value)
+                word = "pause" if paused else "continue" if go_on else "stop"
+                assert word == paper.report(trial, epoch, value)
+                assert bool(reason) != go_on
+            if value in {None, -INF}:
+                failed.add(trial)
+        assert [list(entries.items()) for entries in ours.entries] == paper.entries()
+        assert ours.promoted == [set(promoted) for promoted in paper.promoted]
+        job, found = paper.get_job(), ours.next_promotion()
+        assert found == (job and (job[0], ladder[job[1]]))
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    events=st.lists(
+        st.just("promote")
+        | st.tuples(st.integers(0, 7), st.integers(1, 30), st.none() | SCORES)
+        | st.tuples(st.integers(0, 7), st.just(1), SCORES),
+        min_size=5,
+        max_size=50,
+    ),
+    grace=st.integers(1, 5),
+    eta=st.integers(2, 4),
+    max_epochs=st.integers(1, 30),
+)
+def test_any_stream_is_promoted_as_by_the_paper(
+    events: list[Event | str], grace: int, eta: int, max_epochs: int
+) -> None:
+    compare_promotions(milestones(max_epochs, grace, eta), max_epochs, eta, events)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +272,98 @@ def test_failing_twice_counts_once() -> None:
     assert rungs.entries == [{0: -INF}, {}, {}]
     rungs.fail(0)
     assert rungs.entries == [{0: -INF}, {}, {}]
+
+
+def promoting(eta: int = 3) -> Rungs:
+    return Rungs((1, 3, 9), 10, eta, "promotion")
+
+
+def test_a_trial_pauses_at_a_rung_and_says_its_rank() -> None:
+    rungs = promoting()
+    assert rungs.report(0, 1, 0.5) == Decision(False, "rung 1: rank 1 of 1, best 0 go on", True)
+    for trial in range(1, 6):
+        rungs.report(trial, 1, 0.5 + trial / 10)
+    assert rungs.report(6, 1, 0.6) == Decision(False, "rung 1: rank 6 of 7, best 2 go on", True)
+
+
+def test_the_best_is_promoted_first_once_there_are_enough() -> None:
+    rungs = promoting()
+    found = []
+    for trial, value in enumerate([0.1, 0.3, 0.2, 0.5, 0.4, 0.6]):
+        rungs.report(trial, 1, value)
+        found.append(rungs.next_promotion())
+    assert found == [None, None, (1, 1), (3, 1), (3, 1), (5, 1)]
+    rungs.promote(Promotion(5, 1))
+    assert rungs.next_promotion() == (3, 1)
+    rungs.promote(Promotion(3, 1))
+    assert rungs.next_promotion() is None
+
+
+def test_the_highest_rung_comes_first() -> None:
+    rungs = promoting(2)
+    for trial in range(4):
+        rungs.report(trial, 1, trial / 10)
+    for trial in (3, 2):
+        rungs.promote(Promotion(trial, 1))
+        rungs.report(trial, 3, 0.0)
+    rungs.report(4, 1, 0.9)
+    assert rungs.next_promotion() == (3, 3)
+    rungs.promote(Promotion(3, 3))
+    assert rungs.next_promotion() == (4, 1)
+
+
+def test_a_promoted_trial_goes_on_until_the_next_rung_and_the_end() -> None:
+    rungs = promoting(2)
+    for trial in range(2):
+        rungs.report(trial, 1, 0.5)
+        rungs.report(trial, 3, 0.5)
+        rungs.report(trial, 9, 0.5)
+    assert rungs.next_promotion() == (0, 9)
+    rungs.promote(Promotion(0, 9))
+    assert rungs.report(0, 10, 0.1) == Decision(False, "all epochs")
+    assert rungs.next_promotion() is None
+    assert Rungs((1, 3), 9, 2, "promotion").report(0, 2, 0.5).paused
+    rungs.report(2, 1, 0.9)
+    rungs.promote(Promotion(2, 1))
+    assert rungs.report(2, 2, 0.9) == Decision(True, "")
+    assert rungs.report(2, 3, 0.9).paused
+
+
+def test_who_is_at_the_end_is_not_promoted() -> None:
+    rungs = Rungs((1,), 3, 2, "promotion")
+    for trial in range(2):
+        assert rungs.report(trial, 3, 0.5) == Decision(False, "all epochs")
+    assert rungs.next_promotion() is None
+
+
+def test_what_failed_is_not_promoted_but_counts() -> None:
+    rungs = promoting(2)
+    rungs.report(0, 1, NAN)
+    rungs.fail(1)
+    rungs.fail(2)
+    assert rungs.next_promotion() is None
+    rungs.report(3, 1, 0.1)
+    assert rungs.next_promotion() == (3, 1)
+    rungs.promote(Promotion(3, 1))
+    rungs.fail(3)
+    assert rungs.entries[1] == {3: -INF}
+    assert rungs.next_promotion() is None
+
+
+def test_of_trials_tied_the_first_is_promoted() -> None:
+    rungs = promoting()
+    for trial in range(5):
+        rungs.report(trial, 1, 0.098)
+    assert rungs.next_promotion() == (0, 1)
+    rungs.promote(Promotion(0, 1))
+    assert rungs.next_promotion() is None
+
+
+def test_stopping_promotes_none() -> None:
+    rungs = Rungs((1,), 9, 2)
+    for trial in range(6):
+        rungs.report(trial, 1, 0.5)
+    assert rungs.next_promotion() is None
 
 
 @pytest.mark.parametrize(

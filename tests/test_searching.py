@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paper import Paper
 from processes import events, nothing_left, start, temporary_directory, wait_until
 
+from mnist_tune import ledger
 from mnist_tune.driver import lock
 from mnist_tune.errors import RunError
 from mnist_tune.experiment import open_experiment
 from mnist_tune.searching import resume
 
 pytestmark = pytest.mark.slow
+
+PROMOTION = ("--asha-type", "promotion", "--reduction-factor", "2", "--num-samples", "8")
+"""Added to ``base``: rungs at epochs 1 and 2 of 4."""
 
 SPACE = """
 parameters:
@@ -54,6 +59,25 @@ def curves(run: Path) -> dict[int, list[tuple[int, float, float, str]]]:
     return found
 
 
+def history(run: Path) -> list[tuple[Any, ...]]:
+    """Every report and promotion, in order, without times."""
+    names = ("event", "trial", "epoch", "accuracy", "decision", "reason")
+    recorded = ledger.read(run / "ledger.jsonl")
+    return [
+        tuple(map(event.get, names))
+        for event in recorded
+        if event["event"] in {"report", "promote"}
+    ]
+
+
+def promoted(run: Path) -> Paper:
+    """The paper's rungs after a search of ``PROMOTION``, each of whose decisions is the paper's."""
+    paper = Paper((1, 2), 4, 2)
+    paper.check(ledger.read(run / "ledger.jsonl"))
+    assert paper.get_job() is None
+    return paper
+
+
 def without_times(run: Path) -> list[list[str]]:
     """trials.csv without its column of seconds."""
     rows = [line.split(",") for line in (run / "trials.csv").read_text().splitlines()]
@@ -79,12 +103,15 @@ def finished(run: Path) -> dict[str, Any]:
     return best
 
 
-def test_interrupted_search_resumes_to_the_same_end(base: list[str], tmp_path: Path, cli) -> None:
-    arguments = [*base, "--max-concurrent", "1"]
+@pytest.mark.parametrize(("asha", "reports"), [((), 3), (PROMOTION, 7)])
+def test_interrupted_search_resumes_to_the_same_end(
+    asha: tuple[str, ...], reports: int, base: list[str], tmp_path: Path, cli
+) -> None:
+    arguments = [*base, *asha, "--max-concurrent", "1"]
     run = tmp_path / "run"
     with temporary_directory() as temporary:
         driver = start(temporary, *arguments)
-        wait_until(lambda: len(events(run, "report")) >= 3, 120, "three reports")
+        wait_until(lambda: len(events(run, "report")) >= reports, 120, "reports")
         driver.send_signal(signal.SIGINT)
         stdout, stderr = driver.communicate(timeout=60)
         assert driver.returncode == 130
@@ -100,26 +127,81 @@ def test_interrupted_search_resumes_to_the_same_end(base: list[str], tmp_path: P
     summary = json.loads(resumed.stdout)
     assert summary["best"]["test"] == best["test"]
 
-    again = cli(*arguments[: arguments.index("--name")], "--name", "whole", *arguments[-6:])
+    again = cli(*("whole" if word == "run" else word for word in arguments))
     assert again.returncode == 0, again.stderr
     assert curves(tmp_path / "whole") == curves(run)
+    assert history(tmp_path / "whole") == history(run)
     assert without_times(tmp_path / "whole") == without_times(run)
     assert {**finished(tmp_path / "whole"), "provenance": None} == {**best, "provenance": None}
 
     assert json.loads(cli("resume", run, "--json").stdout)["best"] == summary["best"]
 
 
-def test_search_whose_driver_is_killed_resumes(base: list[str], tmp_path: Path, cli) -> None:
+@pytest.mark.parametrize("concurrent", ["1", "2"])
+def test_each_rung_promotes_the_papers_trials(
+    concurrent: str, base: list[str], tmp_path: Path, digits_data_dir: Path, cli
+) -> None:
+    run = tmp_path / "run"
+    done = cli(*base, *PROMOTION, "--max-concurrent", concurrent)
+    assert done.returncode == 0, done.stderr
+    best = finished(run)
+    paper = promoted(run)
+    assert [len(rung) for rung in paper.rungs] == [8, len(paper.promoted[0])]
+    for left, rung in zip(paper.promoted, paper.rungs, strict=True):
+        assert len(left) >= len(rung) // 2
+    trials = open_experiment(run).results.trials
+    assert [t.number for t in trials if t.status == "completed"] == sorted(paper.promoted[1])
+    assert {t.status for t in trials} == {"completed", "stopped"}
+    assert "paused" not in (run / "trials.csv").read_text()
+    assert done.stderr.count(" paused after epoch 1: ") == 8
+    if concurrent == "1":
+        assert len({e["worker"] for e in events(run, "report")}) == 1
+    # A trial that paused has trained as one that never did.
+    again = cli(
+        *("train", "--config", run / "best.yaml", "--json", "--data-dir", digits_data_dir),
+    )
+    assert again.returncode == 0, again.stderr
+    record = json.loads(again.stdout)
+    assert record["validation"]["accuracy"] == best["validation"]["accuracy"]
+    assert record["validation"]["loss"] == best["validation"]["loss"]
+
+
+def test_promoted_trial_whose_process_is_killed_goes_on(base: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     with temporary_directory() as temporary:
-        driver = start(temporary, *base)
-        wait_until(lambda: len(events(run, "report")) >= 2, 120, "two reports")
+        driver = start(temporary, *base, *PROMOTION)
+
+        def twice_promoted() -> list[dict[str, Any]]:
+            return [report for report in events(run, "report") if report["epoch"] == 3]
+
+        report = wait_until(twice_promoted, 120, "a report between the last rung and the end")[0]
+        os.kill(int(report["worker"].rpartition(":")[2]), signal.SIGKILL)
+        _, stderr = driver.communicate(timeout=200)
+        assert driver.returncode == 0, stderr
+        nothing_left(temporary)
+    finished(run)
+    promoted(run)
+    assert events(run, "error") == []
+    last = [e for e in events(run, "report") if (e["trial"], e["epoch"]) == (report["trial"], 4)]
+    assert last[0]["worker"] != report["worker"]
+
+
+@pytest.mark.parametrize(("asha", "reports"), [((), 2), (PROMOTION, 6)])
+def test_search_whose_driver_is_killed_resumes(
+    asha: tuple[str, ...], reports: int, base: list[str], tmp_path: Path, cli
+) -> None:
+    run = tmp_path / "run"
+    with temporary_directory() as temporary:
+        driver = start(temporary, *base, *asha)
+        wait_until(lambda: len(events(run, "report")) >= reports, 120, "reports")
         driver.kill()
         driver.communicate(timeout=60)
         nothing_left(temporary)
     acted_on = events(run, "report")
     assert cli("resume", "run", "--storage-path", tmp_path).returncode == 0
     finished(run)
+    if asha:
+        promoted(run)
     assert events(run, "report")[: len(acted_on)] == acted_on
 
 

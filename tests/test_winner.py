@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import DATA, META, error, keep_checkpoint, new_run, report
+from examples import DATA, META, end, error, keep_checkpoint, new_run, paused, promote, report
 
 from mnist_tune.cluster import Slots
 from mnist_tune.errors import RunError
@@ -126,6 +126,21 @@ def test_checkpoints_of_finished_trials_are_removed(experiment: Experiment) -> N
     left = sorted(path.name for path in experiment.checkpoints.iterdir())
     assert left == ["00002", "99999", "notes"]
     assert (experiment.checkpoints / "00002" / "best-00001.safetensors").exists()
+
+
+def test_checkpoints_of_paused_trials_are_kept(experiment: Experiment) -> None:
+    for trial in range(4):
+        keep_checkpoint(experiment, f"{trial:05d}", 1)
+    experiment.record(paused(0, 1), paused(1, 1), promote(1, 1), paused(2, 1), error(3))
+    keep_checkpoints(experiment)
+    left = sorted(path.name for path in experiment.checkpoints.iterdir())
+    assert left == ["00000", "00001", "00002"]
+    experiment.record(end("time_budget"))
+    keep_checkpoints(experiment)
+    assert len(list(experiment.checkpoints.iterdir())) == 3
+    experiment.record(report(1, 2, stop="all epochs"), end("done"))
+    keep_checkpoints(experiment)
+    assert list(experiment.checkpoints.iterdir()) == []
 
 
 def test_a_link_out_of_the_run_is_not_followed(experiment: Experiment, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ STORAGE_HELP = "The directory for runs.  [default: ~/mnist-tune-runs]"
 @click.option("--num-samples", type=int, help="Configurations to draw.  [default: 16]")
 @click.option("--max-epochs", type=int, help="Epochs of a trial not stopped.  [default: 10]")
 @click.option("--scheduler", help="asha stops poor trials early; fifo doesn't.  [default: asha]")
+@click.option(
+    "--asha-type",
+    help="stopping ends trials at a rung, promotion pauses them.  [default: stopping]",
+)
 @click.option("--grace-period", type=int, help="Epochs before the first stop.  [default: 1]")
 @click.option("--reduction-factor", type=int, help="One in this many goes on.  [default: 3]")
 @click.option("--searcher", help="random or grid.  [default: random]")
