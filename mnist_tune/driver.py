@@ -160,6 +160,7 @@ def _fit(
     from ray import tune
 
     from mnist_tune.asha import Asha
+    from mnist_tune.retries import retried_resets
     from mnist_tune.trial import TrainingTrial
     from mnist_tune.winner import trial_settings
 
@@ -202,7 +203,8 @@ def _fit(
         ),
     )
     try:
-        tuner.fit()
+        with retried_resets():
+            tuner.fit()
     except Exception as error:
         first = failures[0] if failures else error
         raise SearchError(

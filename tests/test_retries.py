@@ -1,0 +1,88 @@
+"""A trial that fails while it takes over another's process is tried again, as Ray has it else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import temporary_directory
+from ray import tune
+
+from mnist_tune.cluster import ray_session
+from mnist_tune.retries import retried_resets
+
+pytestmark = pytest.mark.slow
+
+
+def trainable() -> type[tune.Trainable]:
+    """Ends after one step; the second trial fails once, when it begins in the first one's process.
+
+    Made here, so that it's sent to workers whole: they can't import this file.
+    """
+
+    class Begins(tune.Trainable):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            self._begin(config, "")
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._begin(new_config, new_config["fail"])
+            return True
+
+        def _begin(self, config: dict[str, Any], fail: str) -> None:
+            log = Path(config["log"]) / f"{config['trial']}"
+            first = not log.exists()
+            with log.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            if first and config["trial"] == 1 and fail == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if first and config["trial"] == 1 and fail == "raises":
+                raise ValueError("no")
+
+        def step(self) -> dict[str, Any]:
+            return {"done": True}
+
+    return Begins
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    with temporary_directory() as temporary, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(temporary))
+        with ray_session(None, verbose=False) as connect:
+            connect()
+            yield
+
+
+def outcome(directory: Path, fail: str) -> tuple[list[str], int]:
+    """The states in which three trials end, sorted, and how often the second began."""
+    config = {"trial": tune.grid_search([0, 1, 2]), "log": str(directory), "fail": fail}
+    results = tune.Tuner(
+        tune.with_resources(trainable(), {"cpu": 2}),
+        param_space=config,
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="run",
+            storage_path=str(directory),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=2),
+        ),
+    ).fit()
+    states = ["failed" if result.error else "done" for result in results]
+    return sorted(states), len((directory / "1").read_text().splitlines())
+
+
+@pytest.mark.parametrize("fail", ["dies", "raises"])
+def test_a_trial_that_fails_at_its_beginning_is_tried_again(fail: str, tmp_path: Path) -> None:
+    with retried_resets():
+        assert outcome(tmp_path, fail) == (["done"] * 3, 2)
+
+
+@pytest.mark.parametrize("fail", ["dies", "raises"])
+def test_ray_alone_gives_such_a_trial_up(fail: str, tmp_path: Path) -> None:
+    # Once Ray mends this, retries.py has no reason to be.
+    assert outcome(tmp_path, fail) == (["done", "done", "failed"], 1)
