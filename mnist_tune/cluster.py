@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 from mnist_tune import local_ray
 from mnist_tune.errors import ConfigError, SearchError
@@ -67,13 +68,32 @@ def ray_session(
         verbose: let Ray speak.
         check: is called when Ray has been imported and not yet been started.
     """
-    _set_environment()
+    with patch.dict(os.environ), _logging(verbose) as level:
+        _set_environment()
+        with _session(address, level, verbose, check) as connect:
+            yield connect
+
+
+@contextmanager
+def _logging(verbose: bool) -> Iterator[int]:
+    """Lets Ray say nothing unless it's to be verbose, while it runs."""
+    logger = logging.getLogger("ray")
+    before, level = logger.level, logging.INFO if verbose else logging.CRITICAL
+    logger.setLevel(level)
+    try:
+        yield level
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _session(
+    address: str | None, level: int, verbose: bool, check: Callable[[], object]
+) -> Iterator[Callable[[], None]]:
     # Ray announces a change of a default that only matters to code that sees CUDA devices.
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     # JAX, where this process has trained before, warns of a fork; Ray's processes exec at once.
     warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-    level = logging.INFO if verbose else logging.CRITICAL
-    logging.getLogger("ray").setLevel(level)
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         check()
         with _placement_groups_removed():

@@ -65,6 +65,10 @@ def ended_line(results: Results, trial: TrialResult) -> str:
         if best
         else "no finite result"
     )
+    if best and trial.reason and trial.epochs != best.epoch:
+        # What the reason ranks.
+        last = trial.reports[-1]
+        score += f"; then {100 * last.accuracy:.2f} %, loss {last.loss:.4f}"
     reason = f"  ({trial.reason})" if trial.reason else ""
     return (
         f"trial {trial.trial_id} {trial.status} after epoch {trial.epochs}: {score}  "

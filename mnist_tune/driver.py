@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mnist_tune import ledger
 from mnist_tune.cluster import Slots, slots
 from mnist_tune.datasets import Dataset
-from mnist_tune.errors import InterruptedSearch, MnistTuneError, RunError, SearchError
+from mnist_tune.errors import InterruptedSearch, RunError, SearchError
 from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
 from mnist_tune.ledger import Event
 from mnist_tune.results import ERRORED, UNFINISHED, Best
@@ -71,7 +71,7 @@ def run_trials(
             write_trials(experiment)
             end("interrupted")
         raise InterruptedSearch(
-            f"interrupted; the best so far is in {experiment.path}\n"
+            f"interrupted; what it has so far is in {experiment.path}\n"
             f"go on with: mnist-tune resume {experiment.path}"
         ) from None
     check_outcome(experiment)
@@ -129,6 +129,7 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
     epochs = _replay(experiment, rungs)
     if not _is_over(experiment, rungs):
         _fit(experiment, dataset, places, rungs, epochs, record)
+    write_trials(experiment)
     finish_best(experiment, dataset, places)
     over = _is_over(experiment, rungs)
     if over:
@@ -142,7 +143,11 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
 def _replay(experiment: Experiment, rungs: Rungs) -> dict[int, int]:
     from mnist_tune.asha import replay
 
-    return replay(rungs, experiment.options.metric, ledger.read(experiment.path / LEDGER))
+    path = experiment.path / LEDGER
+    try:
+        return replay(rungs, experiment.options.metric, ledger.read(path))
+    except ValueError as error:
+        raise RunError(f"{path}: damaged: {error}") from None
 
 
 def _is_over(experiment: Experiment, rungs: Rungs) -> bool:
@@ -160,6 +165,7 @@ def _fit(
     from ray import tune
 
     from mnist_tune.asha import Asha
+    from mnist_tune.budget import time_budget
     from mnist_tune.retries import retried_resets
     from mnist_tune.trial import TrainingTrial
     from mnist_tune.winner import trial_settings
@@ -170,7 +176,7 @@ def _fit(
     def record_or_fail(event: Event) -> None:
         try:
             record(event)
-        except (OSError, MnistTuneError) as error:
+        except Exception as error:
             # Tune would bury it in an error of its own.
             failures.append(error)
             raise
@@ -190,11 +196,11 @@ def _fit(
             scheduler=Asha(rungs, options.metric, epochs, record_or_fail),
             num_samples=num_samples,
             max_concurrent_trials=options.max_concurrent,
-            time_budget_s=options.time_budget_s,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="ray",
+            stop=time_budget(options.time_budget_s),
             storage_path=str(experiment.path),
             verbose=0,
             # Trials keep their own checkpoints; Ray would ask for one at the end.
@@ -246,7 +252,7 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         RunError: another process has it.
     """
-    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

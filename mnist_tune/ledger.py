@@ -53,7 +53,7 @@ _EVENT: Shape = {"event": records.one_of(*_SHAPES)}
 def append(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
     """Appends events and waits until they are on the disk; all of them or, on an error, none."""
     lines = "".join(json.dumps(_finite(event), allow_nan=False) + "\n" for event in events)
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         size_bytes = os.fstat(handle).st_size
         try:
@@ -91,6 +91,9 @@ def drop_torn_line(path: Path) -> None:
 
 
 def _content(path: Path) -> bytes:
+    if path.is_symlink():
+        # What it leads to may be no ledger, and would be appended to.
+        raise RunError(f"{path}: is a link; a ledger must be a file")
     try:
         return path.read_bytes()
     except OSError as error:

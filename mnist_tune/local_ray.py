@@ -61,7 +61,8 @@ def worker_server(directory: str) -> Iterator[None]:
     finally:
         for name in environment:
             os.environ.pop(name, None)
-        server.terminate()
+        # Not asked: it could hang. Its forks end with it.
+        server.kill()
         server.wait()
         os.close(driver)
 

@@ -41,7 +41,8 @@ class SearchOptions:
         gpus_per_trial: GPUs a trial, ≥ 0; None: one where there are GPUs, else none.
         max_concurrent: trials at a time, ≥ 1; None: as many as fit.
         max_failures: how often a trial that dies is started again, ≥ 0.
-        time_budget_s: seconds after which the search ends with what it has; None: no limit.
+        time_budget_s: seconds after which the search ends with what it has, though not before its
+            first report; None: no limit.
         validation_size: images taken from the end of the training set; None: the default.
         train_size: images left to train on, from the start; None: all others.
         data_dir: where the data is; None: TFDS's place.
@@ -203,6 +204,13 @@ def _text(optional: bool) -> Any:
     return rule
 
 
+def _address(name: str, value: Any) -> str | None:
+    # Ray takes the scheme of a URL for the name of a module, and imports it.
+    if value is None or (isinstance(value, str) and re.fullmatch(r"auto|[^/\s]+:[0-9]+", value)):
+        return None
+    return f"{_flag(name)} must be auto, or HOST:PORT of a cluster's head; got {value!r}"
+
+
 def _gpus(name: str, value: Any) -> str | None:
     problem: str | None = _number(0, optional=True)(name, value)
     if problem is None and value is not None and value > 1 and value != int(value):
@@ -229,5 +237,5 @@ _RULES = {
     "validation_size": _integer(1, optional=True),
     "train_size": _integer(1, optional=True),
     "data_dir": _text(optional=True),
-    "address": _text(optional=True),
+    "address": _address,
 }

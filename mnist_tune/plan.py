@@ -90,8 +90,7 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
         f"trials: {outline['configs']}, scheduler {_scheduler(outline)}",
         "  epoch  trials expected there",
         *(f"  {rung['epoch']:>5}  {rung['trials']}" for rung in outline["rungs"]),
-        f"epochs in all: from {estimate['epochs']}, if no more go on at each rung, to "
-        f"{estimate['epochs_without_stopping']}",
+        f"epochs in all: {_epochs(estimate)}",
     ]
     if "slots" in outline:
         slots = outline["slots"]
@@ -105,6 +104,13 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
             "the default network), and half a minute to start, compile and test the winner"
         )
     return "\n".join([*lines, "nothing was started"])
+
+
+def _epochs(estimate: Mapping[str, Any]) -> str:
+    fewest, most = estimate["epochs"], estimate["epochs_without_stopping"]
+    return (
+        f"from {fewest}, if no more go on at each rung, to {most}" if fewest < most else f"{most}"
+    )
 
 
 def _scheduler(outline: Mapping[str, Any]) -> str:

@@ -163,10 +163,15 @@ class Rungs:
         return None
 
     def promote(self, promotion: Promotion) -> None:
-        """Lets a trial leave the rung at which it is paused."""
-        for milestone, promoted in zip(self.milestones, self.promoted, strict=True):
-            if milestone == promotion.epoch:
-                promoted.add(promotion.trial)
+        """Lets a trial leave the rung at which it is paused.
+
+        Raises:
+            ValueError: it isn't at such a rung.
+        """
+        rung = self.milestones.index(promotion.epoch) if promotion.epoch in self.milestones else -1
+        if rung < 0 or promotion.trial not in self.entries[rung]:
+            raise ValueError(f"trial {promotion.trial} isn't at a rung of epoch {promotion.epoch}")
+        self.promoted[rung].add(promotion.trial)
 
     def fail(self, trial: int) -> None:
         """Counts a trial as the worst in the rungs it reached and in the next one, once."""

@@ -16,7 +16,7 @@ from mnist_tune import devices, ledger
 from mnist_tune.cluster import Slots, local_gpus, ray_session, slots, slots_for
 from mnist_tune.datasets import Dataset, check_sizes, default_validation_size, load_dataset
 from mnist_tune.driver import Show, check_outcome, lock, run_trials
-from mnist_tune.errors import RunError
+from mnist_tune.errors import ConfigError, RunError
 from mnist_tune.experiment import (
     LEDGER,
     Experiment,
@@ -80,13 +80,20 @@ def search(
 
 
 def resume(
-    run: str, *, storage: str | None = None, verbose: bool = False, show: Show | None = None
+    run: str,
+    *,
+    storage: str | None = None,
+    address: str | None = None,
+    verbose: bool = False,
+    show: Show | None = None,
 ) -> Experiment:
     """Goes on with a search that was interrupted or died; does nothing to one that is done.
 
     Args:
         run: a run directory, or its name in ``storage``.
         storage: the directory for runs; None: ``~/mnist-tune-runs``.
+        address: a Ray cluster's address; None: where the search ran before, if that was this
+            machine.
         verbose: let Ray speak.
         show: is called with every event.
 
@@ -96,11 +103,14 @@ def resume(
     began_s = time.monotonic()
     path = find_run(run, storage_path(storage))
     with lock(path):
-        ledger.drop_torn_line(path / LEDGER)
         experiment = open_experiment(path)
+        ledger.drop_torn_line(path / LEDGER)
         if experiment.results.ended == "done":
             check_outcome(experiment)
             return experiment
+        experiment.options = replace(
+            experiment.options, address=address_to_resume_at(experiment, address)
+        )
         dataset = dataset_for(experiment.options)
         if dataset.checksum != experiment.data["checksum"]:
             raise RunError(
@@ -110,6 +120,22 @@ def resume(
         with interruptible(), ray_session(experiment.options.address, verbose) as connect:
             connect()
             return run_trials(experiment, dataset, began_s, show)
+
+
+def address_to_resume_at(experiment: Experiment, given: str | None) -> str | None:
+    """Where a search goes on.
+
+    Raises:
+        ConfigError: it ran on a cluster, and isn't told on which one to go on: a run directory
+            can be somebody else's, and whoever runs a cluster can run programs here.
+    """
+    recorded = experiment.options.address
+    if given is None and recorded not in {None, "auto"}:
+        raise ConfigError(
+            f"{experiment.path}: the search ran on the Ray cluster at {recorded}; say where to go "
+            f"on: --address {recorded}, or another"
+        )
+    return given or recorded
 
 
 def as_space(space: str | Path | Mapping[str, Any] | Space) -> Space:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import shutil
+from pathlib import Path
 from typing import Any
 
 from mnist_tune import devices
 from mnist_tune.checkpoints import best_name, read_checkpoint, write_atomically
 from mnist_tune.cluster import Slots
 from mnist_tune.datasets import Dataset, Split
-from mnist_tune.errors import CheckpointError
+from mnist_tune.errors import CheckpointError, MnistTuneError, SearchError
 from mnist_tune.experiment import BEST_CHECKPOINT, Experiment, write_best
 from mnist_tune.options import TrialSettings
 from mnist_tune.results import Best
+
+_REPORTED = ("epoch", "accuracy", "loss")
 
 
 def trial_settings(experiment: Experiment, places: Slots) -> TrialSettings:
@@ -43,20 +46,31 @@ def update_best(experiment: Experiment, recorded: Best | None = None) -> Best | 
         return best
     if _is_recorded(experiment, best):
         return best
+    kept = experiment.path / BEST_CHECKPOINT
     source = experiment.checkpoints / best.trial.trial_id / best_name(best.report.epoch)
-    try:
-        _, meta = read_checkpoint(source)
-    except CheckpointError:
-        # The trial has lost its checkpoints and is on its way to this epoch again.
-        return None
-    write_atomically(experiment.path / BEST_CHECKPOINT, source.read_bytes(), sync=True)
+    meta = _meta(source)
+    if meta is not None:
+        write_atomically(kept, source.read_bytes(), sync=True)
+    else:
+        # It is there if only best.yaml has been removed. Else the trial has lost its checkpoints,
+        # and is on its way to this epoch again.
+        meta = _meta(kept)
+        if meta is None or any(meta.get(name) != getattr(best.report, name) for name in _REPORTED):
+            return None
     write_best(experiment, _best_record(experiment, best, meta))
     return best
 
 
+def _meta(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_checkpoint(path)[1]
+    except CheckpointError:
+        return None
+
+
 def _is_recorded(experiment: Experiment, best: Best) -> bool:
     record = experiment.best_record()
-    if record is None:
+    if record is None or not (experiment.path / BEST_CHECKPOINT).exists():
         return False
     known = (record["provenance"]["trial_id"], record["validation"]["epoch"])
     return known == (best.trial.trial_id, best.report.epoch)
@@ -91,13 +105,18 @@ def finish_best(experiment: Experiment, dataset: Dataset, places: Slots) -> None
     remote = ray.remote(num_cpus=places.cpus, num_gpus=places.gpus)(_score)
     settings = trial_settings(experiment, places)
     path = str(experiment.path / BEST_CHECKPOINT)
-    record["test"] = ray.get(remote.remote(path, dataset.test, settings))
+    try:
+        record["test"] = ray.get(remote.remote(path, dataset.test, settings))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, MnistTuneError):
+            raise cause from None
+        said = str(cause or error).strip().splitlines()[-1]
+        raise SearchError(f"{path}: the winner could not be scored: {said}") from None
     write_best(experiment, record)
 
 
 def _score(path: str, test: Split, settings: TrialSettings) -> dict[str, float]:
-    from pathlib import Path
-
     devices.configure(settings.device, settings.threads)
     from mnist_tune import training
 

@@ -40,6 +40,7 @@ def main() -> None:
     directory is for whoever looks at the list of processes.
     """
     listening, driver = (int(argument) for argument in sys.argv[1:3])
+    _killed_with_its_parent()
     _import_all()
     # The forks' parent doesn't wait for them: let the kernel do it.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -73,7 +74,9 @@ def _fork(asked: socket.socket, driver: int, server: socket.socket) -> None:
     server_pid = os.getpid()
     try:
         if os.fork() == 0:
-            _end_with(server_pid)
+            _killed_with_its_parent()
+            if os.getppid() != server_pid:
+                os._exit(1)
             server.close()
             os.close(driver)
             _become_worker(asked, handles, **request)
@@ -82,14 +85,12 @@ def _fork(asked: socket.socket, driver: int, server: socket.socket) -> None:
             os.close(handle)
 
 
-def _end_with(parent: int) -> None:
-    """Has the kernel kill this process when its parent is gone.
+def _killed_with_its_parent() -> None:
+    """Has the kernel end this process when its parent is gone.
 
     Ray asks a worker to end, or leaves it to see that Ray is gone; one that hangs does neither.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _receive(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -19,7 +19,13 @@ HEAVY = WITH_JAX | {"ray", "tensorflow", "tensorflow_datasets", "sklearn"}
 
 # The rooms that are made of JAX or of Ray; all others import neither before it's needed.
 OF_JAX = {"mnist_tune.conv", "mnist_tune.model", "mnist_tune.training"}
-OF_RAY = {"mnist_tune.asha", "mnist_tune.listed", "mnist_tune.promotions", "mnist_tune.trial"}
+OF_RAY = {
+    "mnist_tune.asha",
+    "mnist_tune.budget",
+    "mnist_tune.listed",
+    "mnist_tune.promotions",
+    "mnist_tune.trial",
+}
 
 
 def module_name(path: Path) -> str:

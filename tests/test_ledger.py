@@ -183,6 +183,19 @@ for trial in itertools.count():
 """
 
 
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    # In a run directory of somebody else's it can lead to any file of the user's.
+    theirs, path = tmp_path / "theirs", tmp_path / "ledger.jsonl"
+    theirs.write_text('{"a":\n"torn"')
+    path.symlink_to(theirs)
+    for use in (read, drop_torn_line):
+        with pytest.raises(RunError, match=r"ledger.jsonl: is a link; a ledger must be a file"):
+            use(path)
+    with pytest.raises(OSError, match="symbolic links"):
+        append(path, [{"event": "end"}])
+    assert theirs.read_text() == '{"a":\n"torn"'
+
+
 @pytest.mark.parametrize("acknowledged", [1, 20, 100])
 def test_a_kill_loses_no_acknowledged_event(acknowledged: int, tmp_path: Path) -> None:
     path = tmp_path / "ledger"

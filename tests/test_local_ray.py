@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -89,6 +90,23 @@ def test_a_worker_that_hangs_ends_with_the_search(short_tmp: Path) -> None:
         # Neither Ray's request to end nor the end of Ray reaches a process that is stopped.
         os.kill(ray.get(look.remote())["pid"], signal.SIGSTOP)
     nothing_left(short_tmp)
+
+
+def test_a_server_that_hangs_ends_with_the_search(short_tmp: Path) -> None:
+    with ray_session(None, verbose=False) as connect:
+        connect()
+        os.kill(server_process(short_tmp), signal.SIGSTOP)
+    nothing_left(short_tmp)
+
+
+def test_afterwards_the_environment_and_the_logger_are_as_before() -> None:
+    before, level = dict(os.environ), logging.getLogger("ray").level
+    with ray_session(None, verbose=False) as connect:
+        connect()
+        assert logging.getLogger("ray").level == logging.CRITICAL
+        assert dict(os.environ) != before
+    assert dict(os.environ) == before
+    assert logging.getLogger("ray").level == level
 
 
 def test_the_idle_agents_end_with_ray_even_if_it_is_killed(short_tmp: Path) -> None:

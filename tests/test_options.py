@@ -93,11 +93,31 @@ def test_words(name: str, words: str) -> None:
         assert refusal(**{name: wrong}) == f"{flag(name)} must be one of {words}; got {wrong!r}"
 
 
-@pytest.mark.parametrize("name", ["dataset", "data_dir", "address"])
+@pytest.mark.parametrize("name", ["dataset", "data_dir"])
 def test_texts(name: str) -> None:
     assert getattr(SearchOptions(**{name: "here"}), name) == "here"
     for wrong in (1, ["here"], Path("here"), False):
         assert refusal(**{name: wrong}) == f"{flag(name)} must be text; got {wrong!r}"
+
+
+def test_an_address_names_no_module() -> None:
+    for address in ("auto", "head:6379", "10.0.0.1:6379", "[::1]:6379"):
+        assert SearchOptions(address=address).address == address
+    # Ray imports what stands before "://".
+    for wrong in (
+        "",
+        "here",
+        "ray://head:10001",
+        "evil://x",
+        "a/b:1",
+        "head:",
+        "head:1/",
+        1,
+        ["auto"],
+    ):
+        assert refusal(address=wrong) == (
+            f"--address must be auto, or HOST:PORT of a cluster's head; got {wrong!r}"
+        )
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(SearchOptions)])
@@ -175,7 +195,7 @@ VALID = st.builds(
     validation_size=optional(COUNTS),
     train_size=optional(COUNTS),
     data_dir=optional(st.text()),
-    address=optional(st.text()),
+    address=optional(st.sampled_from(["auto", "head:6379", "10.0.0.1:1"])),
 )
 
 

@@ -130,7 +130,7 @@ def test_on_gpus_there_is_no_estimate_in_seconds(
 
 
 def test_a_cluster_is_not_asked(storage: str) -> None:
-    found = plan(SPACE, storage=storage, address="ray://nowhere:1", cpus_per_trial=10_000)
+    found = plan(SPACE, storage=storage, address="nowhere:1", cpus_per_trial=10_000)
     assert "slots" not in found
     assert "training_s" not in found["estimate"]
     assert "resources:" not in describe_plan(found)

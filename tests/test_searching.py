@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import new_run
 from paper import Paper
 from processes import events, nothing_left, start, temporary_directory, wait_until
 
 from mnist_tune import ledger
 from mnist_tune.driver import lock
-from mnist_tune.errors import RunError
+from mnist_tune.errors import ConfigError, RunError
 from mnist_tune.experiment import open_experiment
 from mnist_tune.searching import resume
 
@@ -244,8 +245,39 @@ def test_search_without_a_finite_result_fails(base: list[str], tmp_path: Path, c
     assert done.stdout == ""
 
 
+def test_resume_joins_no_cluster_that_only_the_run_names(tmp_path: Path) -> None:
+    new_run(tmp_path / "run", address="10.0.0.1:6379")
+    with pytest.raises(ConfigError, match=r"at 10\.0\.0\.1:6379; say where to go on: --address"):
+        resume(str(tmp_path / "run"))
+    assert not events(tmp_path / "run", "session")
+
+
+def test_a_run_without_best_yaml_and_model_says_what_is_left(
+    base: list[str], tmp_path: Path, cli
+) -> None:
+    run = tmp_path / "run"
+    assert cli(*base, "--num-samples", "1").returncode == 0
+    best, content = finished(run), (run / "ledger.jsonl").read_text()
+    killed = "".join(content.splitlines(keepends=True)[:-1])
+
+    # As after a kill before the score: what has been removed is made again from what is left.
+    (run / "ledger.jsonl").write_text(killed)
+    (run / "best.yaml").unlink()
+    assert cli("resume", run).returncode == 0
+    assert finished(run) == best
+
+    (run / "ledger.jsonl").write_text(killed)
+    for name in ("best.yaml", "best.safetensors", "trials.csv"):
+        (run / name).unlink()
+    lost = cli("resume", run)
+    assert lost.returncode == 1
+    assert lost.stderr.splitlines()[-1].endswith("its configuration is in trials.csv")
+    assert "Traceback" not in lost.stderr
+    assert len((run / "trials.csv").read_text().splitlines()) == 2
+
+
 def test_time_budget_ends_a_search_with_its_best(base: list[str], tmp_path: Path, cli) -> None:
-    arguments = [*base, "--num-samples", "500", "--time-budget", "25", "--json"]
+    arguments = [*base, "--num-samples", "500", "--time-budget", "2", "--json"]
     done = cli(*arguments)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from examples import DATA, META, end, error, keep_checkpoint, new_run, paused, promote, report
 
+from mnist_tune.checkpoints import read_checkpoint, write_checkpoint
 from mnist_tune.cluster import Slots
 from mnist_tune.errors import RunError
 from mnist_tune.experiment import Experiment, open_experiment, write_best
@@ -69,6 +70,34 @@ def test_a_better_trial_or_epoch_takes_its_place(experiment: Experiment) -> None
         }
         assert best(experiment)["provenance"]["trial_id"] == f"{trial:05d}"
         assert (experiment.path / "best.safetensors").read_bytes() == content
+
+
+def test_without_best_yaml_it_is_recorded_again_from_the_kept_model(
+    experiment: Experiment,
+) -> None:
+    keep_checkpoint(experiment, "00000", 1)
+    experiment.record(report(0, 1, 0.9, stop="all epochs"))
+    update_best(experiment)
+    keep_checkpoints(experiment)
+    record = best(experiment)
+    (experiment.path / "best.yaml").unlink()
+    kept = experiment.path / "best.safetensors"
+    arrays, meta = read_checkpoint(kept)
+    meta = {**meta, "epoch": 1, "accuracy": 0.9, "loss": 1.0}
+    write_checkpoint(kept, arrays, {**meta, "accuracy": 0.8})
+    assert update_best(experiment) is None
+    write_checkpoint(kept, arrays, meta)
+    update_best(experiment)
+    assert best(experiment) == record
+
+
+def test_without_its_model_it_is_not_recorded(experiment: Experiment) -> None:
+    content = keep_checkpoint(experiment, "00000", 1)
+    experiment.record(report(0, 1, 0.9))
+    update_best(experiment)
+    (experiment.path / "best.safetensors").unlink()
+    update_best(experiment)
+    assert (experiment.path / "best.safetensors").read_bytes() == content
 
 
 def test_what_is_recorded_already_is_not_written_again(experiment: Experiment) -> None:

@@ -38,7 +38,9 @@ STORAGE_HELP = "The directory for runs.  [default: ~/mnist-tune-runs]"
 @click.option("--max-concurrent", type=int, help="Trials at a time.  [default: all that fit]")
 @click.option("--max-failures", type=int, help="Restarts of a trial that dies.  [default: 2]")
 @click.option("--time-budget", "time_budget_s", type=float, help="Seconds after which to end.")
-@click.option("--validation-size", type=int, help="Images to select by.  [default: 5000]")
+@click.option(
+    "--validation-size", type=int, help="Images to select by.  [default: 5000; digits: 287]"
+)
 @click.option("--train-size", type=int, help="Images to train on.  [default: all others]")
 @click.option("--data-dir", help="Where the data is.  [default: TFDS's directory]")
 @click.option("--storage-path", help=STORAGE_HELP)
@@ -83,9 +85,10 @@ def search(
 @click.command()
 @click.argument("run")
 @click.option("--storage-path", help=STORAGE_HELP)
+@click.option("--address", help="A Ray cluster.  [default: as before, if that was this machine]")
 @json_option
 @verbose_option
-def resume(run: str, storage_path: str | None, as_json: bool) -> None:
+def resume(run: str, storage_path: str | None, address: str | None, as_json: bool) -> None:
     """Go on with a search after Ctrl-C or a crash.
 
     RUN is a run directory, or the name of one in --storage-path.
@@ -94,7 +97,9 @@ def resume(run: str, storage_path: str | None, as_json: bool) -> None:
     from mnist_tune.searching import resume as run_resume
 
     with progress() as show, _stdout_kept():
-        experiment = run_resume(run, storage=storage_path, verbose=is_verbose(), show=show)
+        experiment = run_resume(
+            run, storage=storage_path, address=address, verbose=is_verbose(), show=show
+        )
     _print(experiment, as_json)
 
 
