@@ -192,6 +192,13 @@ def open_experiment(path: Path) -> Experiment:
     return Experiment(path, options, space, record["data"], results)
 
 
+def remove_half_written(path: Path) -> None:
+    """Removes what a driver that was killed while it wrote has left; the caller has the lock."""
+    for name in (SEARCH, TRIALS, BEST, BEST_CHECKPOINT):
+        for part in path.glob(f".{name}.*"):
+            part.unlink(missing_ok=True)
+
+
 def write_trials(experiment: Experiment) -> None:
     """Replaces trials.csv."""
     rows = table(experiment.results)

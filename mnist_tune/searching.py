@@ -23,6 +23,7 @@ from mnist_tune.experiment import (
     create_experiment,
     find_run,
     open_experiment,
+    remove_half_written,
     storage_path,
     taken,
 )
@@ -105,6 +106,7 @@ def resume(
     with lock(path):
         experiment = open_experiment(path)
         ledger.drop_torn_line(path / LEDGER)
+        remove_half_written(path)
         if experiment.results.ended == "done":
             check_outcome(experiment)
             return experiment

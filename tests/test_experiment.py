@@ -24,6 +24,7 @@ from mnist_tune.experiment import (
     find_run,
     list_runs,
     open_experiment,
+    remove_half_written,
     storage_path,
     write_trials,
 )
@@ -436,3 +437,20 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == "refused True\n", done.stderr
+
+
+def test_what_a_killed_driver_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run").path
+    (run / ".mine").touch()
+    before = sorted(run.iterdir())
+    program = (
+        "import os, sys; from pathlib import Path; from mnist_tune import checkpoints\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "checkpoints.write_atomically(Path(sys.argv[1]), b'a', sync=True)\n"
+    )
+    for name in ("best.yaml", "best.safetensors", "trials.csv", "search.yaml"):
+        killed = subprocess.run([sys.executable, "-c", program, str(run / name)], check=False)
+        assert killed.returncode == -9
+    assert len(sorted(run.iterdir())) == len(before) + 4
+    remove_half_written(run)
+    assert sorted(run.iterdir()) == before
