@@ -13,12 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from unittest.mock import patch
 
 from mnist_tune import local_ray
-from mnist_tune.errors import ConfigError, SearchError
-from mnist_tune.options import SearchOptions
+from mnist_tune.errors import SearchError
 from mnist_tune.signals import uninterruptible
 
 # Read by Ray when it's imported. Its loggers halve what a driver can take; its experiment
@@ -37,21 +36,6 @@ _RAY_SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }
-
-
-@dataclass(frozen=True)
-class Slots:
-    """What one trial gets, and how many trials run at a time.
-
-    Attributes:
-        cpus: CPU cores a trial.
-        gpus: GPUs a trial.
-        count: trials at a time.
-    """
-
-    cpus: float
-    gpus: float
-    count: int
 
 
 @contextmanager
@@ -137,6 +121,11 @@ def _start(
     check()
     if not address:
         stack.enter_context(local_ray.own_token())
+    elif _has_token():
+        # A head asks for it as soon as the file is there; Ray's clients want to be told. To a
+        # cluster that doesn't ask, it makes no difference.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        local_ray.read_token_again()
     # Ray's processes end with the thread that started them.
     background = stack.enter_context(ThreadPoolExecutor(1))
     stack.callback(ray.shutdown)
@@ -165,11 +154,21 @@ def _connect(address: str | None, directory: str, level: int, verbose: bool) -> 
     except SearchError:
         raise
     except Exception as error:
-        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        raise SearchError(f"{where} could not be reached or started: {error}") from error
+        if not address:
+            raise SearchError(f"Ray on this machine could not be started: {error}") from error
+        hint = "" if _has_token() else "; if it asks for a token, put that in ~/.ray/auth_token"
+        raise SearchError(
+            f"the Ray cluster at {address} could not be joined: {error}{hint}"
+        ) from error
     # Tune adds a handler of its own to its loggers, at their own level.
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(level)
+
+
+def _has_token() -> bool:
+    """Whether this user has a token for Ray clusters where Ray looks for one."""
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return given or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _probe(address: str) -> None:
@@ -197,45 +196,6 @@ def _placement_groups_removed() -> Iterator[None]:
         for name, group in placement_group_table().items():
             if name not in before and group["state"] != "REMOVED":
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
-
-
-def slots(options: SearchOptions) -> Slots:
-    """What each trial gets of the cluster that is connected.
-
-    Raises:
-        ConfigError: no trial could ever start.
-    """
-    import ray
-
-    total = ray.cluster_resources()
-    return slots_for(options, total.get("CPU", 0.0), total.get("GPU", 0.0))
-
-
-def slots_for(options: SearchOptions, cpus: float, gpus: float) -> Slots:
-    """What each trial gets of this many CPU cores and GPUs.
-
-    Raises:
-        ConfigError: no trial could ever start.
-    """
-    gpus_per_trial = options.gpus_per_trial
-    if gpus_per_trial is None:
-        gpus_per_trial = 1.0 if gpus else 0.0
-    count = _fit(cpus, options.cpus_per_trial)
-    if gpus_per_trial:
-        count = min(count, _fit(gpus, gpus_per_trial))
-    if count < 1:
-        raise ConfigError(
-            f"--cpus-per-trial {options.cpus_per_trial:g} --gpus-per-trial {gpus_per_trial:g} "
-            f"must fit what is there: {cpus:g} CPU cores, {gpus:g} GPUs"
-        )
-    if options.max_concurrent:
-        count = min(count, options.max_concurrent)
-    return Slots(options.cpus_per_trial, gpus_per_trial, count)
-
-
-def _fit(total: float, each: float) -> int:
-    """How many times ``each`` fits in ``total``, in Ray's units of 1/10,000."""
-    return round(total * 10_000) // max(1, round(each * 10_000))
 
 
 def local_gpus() -> int:

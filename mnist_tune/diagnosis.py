@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mnist_tune import devices
+from mnist_tune.cluster import local_gpus, ray_session
 from mnist_tune.datasets import DATASETS, dataset_info
 from mnist_tune.errors import MnistTuneError
 from mnist_tune.experiment import storage_path
+from mnist_tune.options import SearchOptions
+from mnist_tune.preflight import NodeReport, try_nodes
+from mnist_tune.signals import interruptible
+from mnist_tune.slots import nodes
 
 
 class Finding(NamedTuple):
@@ -42,6 +47,20 @@ def diagnose(data_dir: str | None, storage: str | None, verbose: bool) -> list[F
     return [*findings, _try("ray", lambda: _ray(verbose))]
 
 
+def diagnose_cluster(address: str, storage: str | None, verbose: bool) -> list[NodeReport]:
+    """Tries each node of a Ray cluster.
+
+    Args:
+        address: the cluster's, as ``SearchOptions`` takes it.
+        storage: the directory for runs; None: the default.
+        verbose: let Ray speak.
+    """
+    SearchOptions(address=address)
+    with interruptible(), ray_session(address, verbose) as connect:
+        connect()
+        return try_nodes(nodes(), storage_path(storage))
+
+
 def _try(name: str, attempt: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, attempt())
@@ -50,8 +69,6 @@ def _try(name: str, attempt: Callable[[], str]) -> Finding:
 
 
 def _devices() -> str:
-    from mnist_tune.cluster import local_gpus
-
     # In a process of its own: Ray forks, which a process must not do once JAX has threads.
     code = "from mnist_tune import devices; devices.configure(); print(*devices.current()[:2])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -84,8 +101,6 @@ def _data(name: str, data_dir: str | None) -> Finding:
 
 
 def _ray(verbose: bool) -> str:
-    from mnist_tune.cluster import ray_session
-
     with ray_session(None, verbose) as connect:
         import ray
 

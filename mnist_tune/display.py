@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from mnist_tune.experiment import Experiment
 from mnist_tune.hparams import HPARAMS, Config
@@ -16,18 +16,31 @@ from mnist_tune.results import Results, TrialResult
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Show = Callable[[Experiment, Event], None]
+
+class Progress(NamedTuple):
+    """What a running search tells a person by.
+
+    Attributes:
+        show: takes every event.
+        say: takes a line of text.
+    """
+
+    show: Callable[[Experiment, Event], None]
+    say: Callable[[str], None]
 
 
 @contextmanager
-def progress(stream: TextIO | None = sys.stderr) -> Iterator[Show]:
+def progress(stream: TextIO | None = sys.stderr) -> Iterator[Progress]:
     """Shows a search: live on a terminal, elsewhere a line for each trial that ends or pauses."""
     if stream is None:
         # stderr is closed.
-        yield lambda _experiment, _event: None
+        yield Progress(lambda _experiment, _event: None, lambda _line: None)
         return
     if not stream.isatty():
-        yield lambda experiment, event: _print_line(experiment, event, stream)
+        yield Progress(
+            lambda experiment, event: _print_line(experiment, event, stream),
+            lambda line: print(line, file=stream, flush=True),
+        )
         return
     from rich.console import Console
     from rich.live import Live
@@ -54,7 +67,7 @@ def progress(stream: TextIO | None = sys.stderr) -> Iterator[Show]:
             if _is_end(event):
                 live.console.print(ended_line(results, results.trials[event["trial"]]))
 
-        yield show
+        yield Progress(show, live.console.print)
 
 
 def ended_line(results: Results, trial: TrialResult) -> str:

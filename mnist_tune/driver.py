@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tune import ledger
-from mnist_tune.cluster import Slots, slots
 from mnist_tune.datasets import Dataset
 from mnist_tune.errors import InterruptedSearch, RunError, SearchError
 from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
 from mnist_tune.ledger import Event
+from mnist_tune.preflight import check_nodes
 from mnist_tune.results import ERRORED, UNFINISHED, Best
 from mnist_tune.rungs import Rungs
 from mnist_tune.signals import interruptible, uninterruptible
+from mnist_tune.slots import Slots, has_room, nodes
 from mnist_tune.winner import finish_best, keep_checkpoints, update_best
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _WRITE_EVERY_S = 1.0
 def run_trials(
     experiment: Experiment,
     dataset: Dataset,
+    slots: Slots,
     began_s: float,
     show: Show | None,
 ) -> Experiment:
@@ -45,6 +47,7 @@ def run_trials(
     Args:
         experiment: the search; its results are brought up to date.
         dataset: its data.
+        slots: what each trial gets.
         began_s: when it began, on the monotonic clock.
         show: is called with every event.
 
@@ -62,7 +65,7 @@ def run_trials(
     try:
         # Ray has set handlers of its own by now.
         with interruptible():
-            end(_drive(experiment, dataset, show))
+            end(_drive(experiment, dataset, slots, show))
     except KeyboardInterrupt:
         with uninterruptible():
             # An event can be on the disk and not yet be taken in: read them again.
@@ -94,9 +97,8 @@ def check_outcome(experiment: Experiment) -> None:
     raise SearchError(f"{experiment.path}: no trial gave a finite result{detail}")
 
 
-def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
+def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | None) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
-    places = slots(experiment.options)
     written = time.monotonic()
     recorded: Best | None = None
 
@@ -122,15 +124,15 @@ def _drive(experiment: Experiment, dataset: Dataset, show: Show | None) -> str:
             write_trials(experiment)
             written = time.monotonic()
 
-    started = {"event": "session", "time": round(time.time(), 3), "slots": places.count}
+    started = {"event": "session", "time": round(time.time(), 3), "slots": slots.count}
     experiment.record(started)
     tell(started)
     rungs = experiment.options.rungs()
     epochs = _replay(experiment, rungs)
     if not _is_over(experiment, rungs):
-        _fit(experiment, dataset, places, rungs, epochs, record)
+        _fit(experiment, dataset, slots, rungs, epochs, record)
     write_trials(experiment)
-    finish_best(experiment, dataset, places)
+    finish_best(experiment, dataset, slots)
     over = _is_over(experiment, rungs)
     if over:
         experiment.results.settle()
@@ -157,7 +159,7 @@ def _is_over(experiment: Experiment, rungs: Rungs) -> bool:
 def _fit(
     experiment: Experiment,
     dataset: Dataset,
-    places: Slots,
+    slots: Slots,
     rungs: Rungs,
     epochs: dict[int, int],
     record: Callable[[Event], None],
@@ -166,31 +168,36 @@ def _fit(
 
     from mnist_tune.asha import Asha
     from mnist_tune.budget import time_budget
-    from mnist_tune.retries import retried_resets
+    from mnist_tune.retries import retries
     from mnist_tune.trial import TrainingTrial
     from mnist_tune.winner import trial_settings
 
-    options = experiment.options
+    options, storage = experiment.options, experiment.path.parent
     failures: list[Exception] = []
 
     def record_or_fail(event: Event) -> None:
         try:
+            if event["event"] == "error" and options.address is not None:
+                # Perhaps the fault of a node that has joined meanwhile.
+                check_nodes([node for node in nodes() if has_room(slots, node)], storage)
             record(event)
         except Exception as error:
             # Tune would bury it in an error of its own.
             failures.append(error)
             raise
 
-    searcher, num_samples = searcher_for(experiment, places, rungs, record_or_fail)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.count)
+    searcher, num_samples = searcher_for(experiment, slots, rungs, record_or_fail)
+    # Trials that wait for a slot are what makes a cluster grow.
+    waiting = slots.count if options.address is None else min(len(experiment.results.trials), 200)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(waiting)
     trainable = tune.with_parameters(
         TrainingTrial,
         train=dataset.train,
         validation=dataset.validation,
-        settings=trial_settings(experiment, places),
+        settings=trial_settings(experiment, slots),
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": places.cpus, "gpu": places.gpus}),
+        tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=Asha(rungs, options.metric, epochs, record_or_fail),
@@ -209,7 +216,7 @@ def _fit(
         ),
     )
     try:
-        with retried_resets():
+        with retries():
             tuner.fit()
     except Exception as error:
         first = failures[0] if failures else error
@@ -220,13 +227,13 @@ def _fit(
 
 
 def searcher_for(
-    experiment: Experiment, places: Slots, rungs: Rungs, record: Callable[[Event], None]
+    experiment: Experiment, slots: Slots, rungs: Rungs, record: Callable[[Event], None]
 ) -> tuple[Searcher, int]:
     """What hands out the trials that are left, and as how many of Tune's; -1 is any number.
 
     Args:
         experiment: the search.
-        places: where its trials run.
+        slots: where its trials run.
         rungs: the bookkeeping, as the ledger left it.
         record: writes an event down.
     """
@@ -240,9 +247,9 @@ def searcher_for(
         return ListedConfigs([configs[trial.number] for trial in to_run]), len(to_run)
     begun = [trial.number for trial in to_run if trial.reports]
     new = [trial.number for trial in to_run if not trial.reports]
-    # Trials that wait for a slot are what makes a cluster grow.
-    slots = places.count if options.address is None else len(trials)
-    return Promotions(configs, begun, new, rungs, slots, record), -1
+    # As above: a cluster grows by what waits.
+    at_a_time = slots.count if options.address is None else len(trials)
+    return Promotions(configs, begun, new, rungs, at_a_time, record), -1
 
 
 @contextmanager

@@ -5,7 +5,8 @@
     │   ├── SpaceError        a search space file
     │   ├── ConfigError       a hyperparameter, best.yaml or search option
     │   ├── DataFileError     a data file that is missing, truncated or altered
-    │   └── RunError          a run directory, or the place for a new one
+    │   ├── RunError          a run directory, or the place for a new one
+    │   └── ClusterError      a Ray cluster that can't run the search
     ├── DataUnavailableError  the data set is not here and cannot be downloaded
     ├── CheckpointError       a checkpoint that cannot be read
     ├── SearchError           a search that ended without a usable trial
@@ -41,6 +42,10 @@ class DataFileError(InputError):
 
 class RunError(InputError):
     """A run directory is missing, damaged, taken or in use."""
+
+
+class ClusterError(InputError):
+    """A node of a Ray cluster can't run a trial; the message has a table of all nodes."""
 
 
 class DataUnavailableError(MnistTuneError):

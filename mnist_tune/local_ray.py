@@ -126,21 +126,23 @@ def own_token() -> Iterator[None]:
     Ray would make one itself and leave it in the user's home, where ``ray start`` finds it later
     and asks for it on a cluster's head, but not on its workers.
     """
-    # Compiled: a type checker sees nothing in it.
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    def read_again() -> None:
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-
     try:
         with patch.dict(os.environ):
             os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-            read_again()
+            read_token_again()
             yield
     finally:
-        read_again()
+        read_token_again()
+
+
+def read_token_again() -> None:
+    """Has Ray take up what the environment now says of tokens; it does so only when imported."""
+    # Compiled: a type checker sees nothing in it.
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

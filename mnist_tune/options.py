@@ -111,6 +111,7 @@ class TrialSettings:
         device: ``cpu`` or ``gpu``.
         threads: XLA's threads on a CPU.
         data: what the run's search.yaml says of the data; kept in checkpoints.
+        versions: the driver's; a trial runs with the same.
     """
 
     checkpoints: Path
@@ -119,6 +120,7 @@ class TrialSettings:
     device: Platform
     threads: int
     data: dict[str, Any]
+    versions: dict[str, str]
 
 
 def options_from(mapping: Mapping[str, Any], where: str) -> SearchOptions:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tune import devices, ledger
-from mnist_tune.cluster import Slots, local_gpus, ray_session, slots, slots_for
+from mnist_tune.cluster import local_gpus, ray_session
 from mnist_tune.datasets import Dataset, check_sizes, default_validation_size, load_dataset
 from mnist_tune.driver import Show, check_outcome, lock, run_trials
 from mnist_tune.errors import ConfigError, RunError
@@ -28,7 +28,9 @@ from mnist_tune.experiment import (
     taken,
 )
 from mnist_tune.options import SearchOptions, check_name
+from mnist_tune.preflight import ready_slots
 from mnist_tune.signals import interruptible
+from mnist_tune.slots import Say, Slots, local_slots
 from mnist_tune.space import Space, draw, grid_size, load_space, space_from_mapping
 
 
@@ -39,6 +41,7 @@ def search(
     storage: str | None = None,
     verbose: bool = False,
     show: Show | None = None,
+    say: Say = lambda _line: None,
     **options: Any,
 ) -> Experiment:
     """Runs a search to its end.
@@ -49,6 +52,7 @@ def search(
         storage: the directory for runs; None: ``~/mnist-tune-runs``.
         verbose: let Ray speak.
         show: is called with every event.
+        say: is called with what a cluster is waited for.
         **options: as in ``SearchOptions``.
 
     Returns:
@@ -74,10 +78,10 @@ def search(
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = dataset_for(asked)
         connect()
-        slots(asked)
+        slots = ready_slots(asked, len(configs), path.parent, say)
         experiment = create_experiment(path, asked, space, data_record(dataset), configs)
         with lock(path):
-            return run_trials(experiment, dataset, began_s, show)
+            return run_trials(experiment, dataset, slots, began_s, show)
 
 
 def resume(
@@ -87,6 +91,7 @@ def resume(
     address: str | None = None,
     verbose: bool = False,
     show: Show | None = None,
+    say: Say = lambda _line: None,
 ) -> Experiment:
     """Goes on with a search that was interrupted or died; does nothing to one that is done.
 
@@ -97,6 +102,7 @@ def resume(
             machine.
         verbose: let Ray speak.
         show: is called with every event.
+        say: is called with what a cluster is waited for.
 
     Returns, Raises:
         As ``search``.
@@ -121,7 +127,8 @@ def resume(
             )
         with interruptible(), ray_session(experiment.options.address, verbose) as connect:
             connect()
-            return run_trials(experiment, dataset, began_s, show)
+            slots = ready_slots(experiment.options, experiment.results.to_run, path.parent, say)
+            return run_trials(experiment, dataset, slots, began_s, show)
 
 
 def address_to_resume_at(experiment: Experiment, given: str | None) -> str | None:
@@ -206,4 +213,4 @@ def check_local_slots(options: SearchOptions) -> Slots | None:
     """
     if options.address is not None:
         return None
-    return slots_for(options, devices.cpu_count(), local_gpus())
+    return local_slots(options, devices.cpu_count(), local_gpus())

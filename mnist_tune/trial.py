@@ -7,6 +7,7 @@ is sent again, in case it was lost; whoever receives it ignores what is known.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from ray.tune import Trainable
 from mnist_tune import devices
 from mnist_tune.checkpoints import LAST, best_name, read_checkpoint, write_checkpoint
 from mnist_tune.datasets import Split
-from mnist_tune.errors import CheckpointError
+from mnist_tune.errors import CheckpointError, ClusterError
+from mnist_tune.experiment import SEARCH
 from mnist_tune.hparams import Config
 from mnist_tune.options import TrialSettings
 from mnist_tune.results import trial_id
@@ -49,7 +51,12 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         validation: Split,
         settings: TrialSettings,
     ) -> None:
-        """Starts JAX in this process, moves the data to the device, begins the first trial."""
+        """Starts JAX in this process, moves the data to the device, begins the first trial.
+
+        Raises:
+            ClusterError: this node has joined later than others, and isn't fit for the search.
+        """
+        _check_node(settings)
         devices.configure(settings.device, settings.threads)
         from mnist_tune import training
 
@@ -139,3 +146,11 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
             write_checkpoint(path, {"params": self._state.params}, record)
         arrays = {"params": self._state.params, "velocity": self._state.velocity}
         write_checkpoint(self._directory / LAST, arrays, {**record, "best_score": self._best_score})
+
+
+def _check_node(settings: TrialSettings) -> None:
+    run = settings.checkpoints.parent
+    if not (run / SEARCH).exists():
+        raise ClusterError(f"{run} isn't seen from {platform.node()}")
+    if settings.versions != devices.versions():
+        raise ClusterError(f"{platform.node()} has other versions than the driver")

@@ -9,25 +9,26 @@ from typing import Any
 
 from mnist_tune import devices
 from mnist_tune.checkpoints import best_name, read_checkpoint, write_atomically
-from mnist_tune.cluster import Slots
 from mnist_tune.datasets import Dataset, Split
 from mnist_tune.errors import CheckpointError, MnistTuneError, SearchError
 from mnist_tune.experiment import BEST_CHECKPOINT, Experiment, write_best
 from mnist_tune.options import TrialSettings
 from mnist_tune.results import Best
+from mnist_tune.slots import Slots
 
 _REPORTED = ("epoch", "accuracy", "loss")
 
 
-def trial_settings(experiment: Experiment, places: Slots) -> TrialSettings:
+def trial_settings(experiment: Experiment, slots: Slots) -> TrialSettings:
     """What every trial of a search shares."""
     return TrialSettings(
         checkpoints=experiment.checkpoints,
         max_epochs=experiment.options.max_epochs,
         metric=experiment.options.metric,
-        device="gpu" if places.gpus else "cpu",
-        threads=max(1, math.floor(places.cpus)),
+        device="gpu" if slots.gpus else "cpu",
+        threads=max(1, math.floor(slots.cpus)),
         data=experiment.data,
+        versions=devices.versions(),
     )
 
 
@@ -87,7 +88,7 @@ def keep_checkpoints(experiment: Experiment) -> None:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
-def finish_best(experiment: Experiment, dataset: Dataset, places: Slots) -> None:
+def finish_best(experiment: Experiment, dataset: Dataset, slots: Slots) -> None:
     """Scores the winner on the test set, once, on a worker, and completes best.yaml."""
     import ray
 
@@ -102,8 +103,8 @@ def finish_best(experiment: Experiment, dataset: Dataset, places: Slots) -> None
         )
     if record is None or record["test"] is not None:
         return
-    remote = ray.remote(num_cpus=places.cpus, num_gpus=places.gpus)(_score)
-    settings = trial_settings(experiment, places)
+    remote = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus)(_score)
+    settings = trial_settings(experiment, slots)
     path = str(experiment.path / BEST_CHECKPOINT)
     try:
         record["test"] = ray.get(remote.remote(path, dataset.test, settings))

@@ -25,7 +25,7 @@ from mnist_tune.results import fold
 def test_elsewhere_than_on_a_terminal_a_line_for_each_trial_that_ends(tmp_path: Path) -> None:
     stream = io.StringIO()
     experiment = new_run(tmp_path / "run", 3)
-    with progress(stream) as show:
+    with progress(stream) as (show, _):
         for event in (
             session(),
             report(1, 1, 0.9876, 0.12345),
@@ -50,7 +50,7 @@ def test_elsewhere_than_on_a_terminal_a_line_for_each_trial_that_ends(tmp_path: 
 def test_a_line_for_each_trial_that_pauses(tmp_path: Path) -> None:
     stream = io.StringIO()
     experiment = new_run(tmp_path / "run", 3, asha_type="promotion")
-    with progress(stream) as show:
+    with progress(stream) as (show, _):
         for event in (
             session(),
             paused(0, 1, 0.5, 1.5),
@@ -77,7 +77,7 @@ from pathlib import Path
 from examples import end, error, new_run, report, session
 from mnist_tune.display import progress
 
-with progress() as show:
+with progress() as (show, _):
     time.sleep(0.4)
     experiment = new_run(Path(sys.argv[1]), 3)
     for event in (

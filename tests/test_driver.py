@@ -11,9 +11,9 @@ import pytest
 from examples import keep_checkpoint, new_run, paused, promote, report
 
 from mnist_tune import driver
-from mnist_tune.cluster import Slots
 from mnist_tune.experiment import Experiment, open_experiment
 from mnist_tune.ledger import Event
+from mnist_tune.slots import Slots
 
 Run = Callable[[Experiment, list[Event]], Experiment]
 
@@ -34,11 +34,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
                     rungs.report(event["trial"], event["epoch"], event["accuracy"])
                 record(event)
 
-        monkeypatch.setattr(driver, "slots", lambda _: Slots(1.0, 0.0, 1))
         monkeypatch.setattr(driver, "_fit", fit)
         monkeypatch.setattr(driver, "finish_best", lambda *_: None)
         dataset: Any = None
-        return driver.run_trials(experiment, dataset, time.monotonic(), None)
+        return driver.run_trials(experiment, dataset, Slots(1.0, 0.0, 1), time.monotonic(), None)
 
     return run
 

@@ -20,7 +20,6 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mnist_tune.asha import Asha, replay
-from mnist_tune.cluster import Slots
 from mnist_tune.driver import searcher_for
 from mnist_tune.experiment import Experiment
 from mnist_tune.ledger import Event
@@ -29,6 +28,7 @@ from mnist_tune.options import SearchOptions
 from mnist_tune.promotions import Promotions
 from mnist_tune.results import fold
 from mnist_tune.rungs import Rungs
+from mnist_tune.slots import Slots
 from mnist_tune.space import space_from_mapping
 
 NAN = float("nan")

@@ -13,7 +13,7 @@ from processes import temporary_directory
 from ray import tune
 
 from mnist_tune.cluster import ray_session
-from mnist_tune.retries import retried_resets
+from mnist_tune.retries import retries
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def outcome(directory: Path, fail: str) -> tuple[list[str], int]:
 
 @pytest.mark.parametrize("fail", ["dies", "raises"])
 def test_a_trial_that_fails_at_its_beginning_is_tried_again(fail: str, tmp_path: Path) -> None:
-    with retried_resets():
+    with retries():
         assert outcome(tmp_path, fail) == (["done"] * 3, 2)
 
 

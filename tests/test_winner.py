@@ -10,9 +10,9 @@ import pytest
 from examples import DATA, META, end, error, keep_checkpoint, new_run, paused, promote, report
 
 from mnist_tune.checkpoints import read_checkpoint, write_checkpoint
-from mnist_tune.cluster import Slots
 from mnist_tune.errors import RunError
 from mnist_tune.experiment import Experiment, open_experiment, write_best
+from mnist_tune.slots import Slots
 from mnist_tune.winner import keep_checkpoints, trial_settings, update_best
 from mnist_tune.yamls import load_yaml
 

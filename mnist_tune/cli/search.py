@@ -75,9 +75,15 @@ def search(
     from mnist_tune.display import progress
     from mnist_tune.searching import search as run_search
 
-    with progress() as show, _stdout_kept():
+    with progress() as (show, say), _stdout_kept():
         experiment = run_search(
-            space, name=name, storage=storage_path, verbose=is_verbose(), show=show, **asked
+            space,
+            name=name,
+            storage=storage_path,
+            verbose=is_verbose(),
+            show=show,
+            say=say,
+            **asked,
         )
     _print(experiment, as_json)
 
@@ -96,9 +102,9 @@ def resume(run: str, storage_path: str | None, address: str | None, as_json: boo
     from mnist_tune.display import progress
     from mnist_tune.searching import resume as run_resume
 
-    with progress() as show, _stdout_kept():
+    with progress() as (show, say), _stdout_kept():
         experiment = run_resume(
-            run, storage=storage_path, address=address, verbose=is_verbose(), show=show
+            run, storage=storage_path, address=address, verbose=is_verbose(), show=show, say=say
         )
     _print(experiment, as_json)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_tune.cluster import Slots, slots_for
 from mnist_tune.errors import ConfigError
 from mnist_tune.options import SearchOptions
+from mnist_tune.slots import Node, Slots, has_room, local_slots, slots_for
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,32 @@ from mnist_tune.options import SearchOptions
     ],
 )
 def test_slots(options: dict[str, Any], cpus: float, gpus: float, expected: Slots) -> None:
-    assert slots_for(SearchOptions(**options), cpus, gpus) == expected
+    assert slots_for(SearchOptions(**options), [(cpus, gpus)]) == expected
+
+
+def test_a_trial_has_all_it_gets_on_one_node() -> None:
+    three = SearchOptions(cpus_per_trial=3)
+    assert slots_for(three, [(2, 0), (2, 0)]).count == 0
+    assert slots_for(three, [(2, 0), (4, 0), (7, 0)]).count == 3
+
+
+def test_a_head_without_cores_holds_no_trial_and_one_gpu_anywhere_asks_for_gpus() -> None:
+    assert slots_for(SearchOptions(), [(0, 0), (4, 1), (8, 0)]) == Slots(1.0, 1.0, 1)
+    assert slots_for(SearchOptions(), [(0, 0)]) == Slots(1.0, 0.0, 0)
+    assert slots_for(SearchOptions(), []) == Slots(1.0, 0.0, 0)
+
+
+def test_room() -> None:
+    slots = Slots(2.0, 0.5, 1)
+    assert has_room(slots, Node("n", "h", "a", 2.0, 1.0))
+    assert not has_room(slots, Node("n", "h", "a", 1.0, 1.0))
+    assert not has_room(slots, Node("n", "h", "a", 2.0, 0.0))
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 10), (0.2, 5), (0.05, 20)])
 def test_fractions_that_fill_a_whole(share: float, count: int) -> None:
-    assert slots_for(SearchOptions(gpus_per_trial=share), 64, 1).count == count
-    assert slots_for(SearchOptions(cpus_per_trial=share), 1, 0).count == count
+    assert slots_for(SearchOptions(gpus_per_trial=share), [(64, 1)]).count == count
+    assert slots_for(SearchOptions(cpus_per_trial=share), [(1, 0)]).count == count
 
 
 @pytest.mark.parametrize(
@@ -54,7 +73,7 @@ def test_a_trial_that_could_never_start(
     options: dict[str, Any], cpus: float, gpus: float, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        slots_for(SearchOptions(**options), cpus, gpus)
+        local_slots(SearchOptions(**options), cpus, gpus)
 
 
 @given(
@@ -76,8 +95,8 @@ def test_slots_fit_and_no_more_would(
 
     if not fit(1):
         with pytest.raises(ConfigError):
-            slots_for(options, cpus, gpus)
+            local_slots(options, cpus, gpus)
         return
-    count = slots_for(options, cpus, gpus).count
+    count = local_slots(options, cpus, gpus).count
     assert fit(count)
     assert count == at_most or not fit(count + 1)
