@@ -117,7 +117,7 @@ def _autoscaling(address: str, nodes: dict[str, Any]) -> dict[str, Any]:
         name: {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": 2}
         for name, resources in nodes.items()
     }
-    types["head"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+    types["ray.head.default"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
     lists = ("setup", "head_setup", "worker_setup", "initialization", "head_start_ray")
     return {
         "cluster_name": "here",
@@ -134,7 +134,7 @@ def _autoscaling(address: str, nodes: dict[str, Any]) -> dict[str, Any]:
         },
         "auth": {},
         "available_node_types": types,
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",
         **{f"{name}_commands": [] for name in (*lists, "worker_start_ray")},
         "file_mounts": {},
         "cluster_synced_files": [],

@@ -22,7 +22,7 @@ def test_a_search_waits_for_nodes_and_uses_those_that_join(
             done = cli(
                 *("search", "--address", address, "--space", lr_beta, "--name", "grown"),
                 *("--dataset", "digits", "--data-dir", digits_data_dir, "--storage-path", tmp_path),
-                *("--num-samples", "4", "--max-epochs", "3", "--scheduler", "fifo", "--json"),
+                *("--num-samples", "4", "--max-epochs", "10", "--scheduler", "fifo", "--json"),
             )
         nothing_left(temporary)
     assert done.returncode == 0, done.stderr
