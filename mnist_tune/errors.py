@@ -8,6 +8,7 @@
     │   └── RunError          a run directory, or the place for a new one
     ├── DataUnavailableError  the data set is not here and cannot be downloaded
     ├── CheckpointError       a checkpoint that cannot be read
+    ├── StorageError          an object store that can't be reached, read or written
     ├── SearchError           a search that ended without a usable trial
     └── InterruptedSearch     exit code 130: stopped by the user, can be resumed
 
@@ -49,6 +50,10 @@ class DataUnavailableError(MnistTuneError):
 
 class CheckpointError(MnistTuneError):
     """A checkpoint cannot be read."""
+
+
+class StorageError(MnistTuneError):
+    """An object store can't be reached, read or written."""
 
 
 class SearchError(MnistTuneError):

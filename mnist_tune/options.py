@@ -6,12 +6,12 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mnist_tune.devices import Platform
 from mnist_tune.errors import ConfigError
 from mnist_tune.hparams import HPARAMS, nearest
+from mnist_tune.places import Place
 from mnist_tune.rungs import AshaType, Metric, Rungs, milestones
 
 Scheduler = Literal["asha", "fifo"]
@@ -105,7 +105,7 @@ class TrialSettings:
     """What is the same for all trials of a search.
 
     Attributes:
-        checkpoints: the directory below which each trial has its own.
+        checkpoints: the directory or URI below which each trial has its own.
         max_epochs: over which a learning rate schedule goes down.
         metric: what makes a report the best.
         device: ``cpu`` or ``gpu``.
@@ -113,7 +113,7 @@ class TrialSettings:
         data: what the run's search.yaml says of the data; kept in checkpoints.
     """
 
-    checkpoints: Path
+    checkpoints: Place
     max_epochs: int
     metric: Metric
     device: Platform
@@ -143,13 +143,18 @@ def options_from(mapping: Mapping[str, Any], where: str) -> SearchOptions:
         ) from None
 
 
+def is_name(name: str) -> bool:
+    """Whether a run can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """Returns a run's name if it can be a directory's.
 
     Raises:
         ConfigError: it can't.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(
             "--name must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or "
             f"digit; got {name!r}"

@@ -12,22 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import devices, ledger
+from mnist_tune import devices
+from mnist_tune import storage as stores
 from mnist_tune.cluster import Slots, local_gpus, ray_session, slots, slots_for
 from mnist_tune.datasets import Dataset, check_sizes, default_validation_size, load_dataset
 from mnist_tune.driver import Show, check_outcome, lock, run_trials
 from mnist_tune.errors import ConfigError, RunError
 from mnist_tune.experiment import (
-    LEDGER,
+    SEARCH,
     Experiment,
     create_experiment,
-    find_run,
-    open_experiment,
-    remove_half_written,
-    storage_path,
     taken,
 )
 from mnist_tune.options import SearchOptions, check_name
+from mnist_tune.places import Place, join, working_copy
+from mnist_tune.runs import check_out, find_run, storage_path
 from mnist_tune.signals import interruptible
 from mnist_tune.space import Space, draw, grid_size, load_space, space_from_mapping
 
@@ -46,7 +45,8 @@ def search(
     Args:
         space: a search space file, or its ``parameters`` as a mapping.
         name: the run directory's name in ``storage``; None: from the space and the time.
-        storage: the directory for runs; None: ``~/mnist-tune-runs``.
+        storage: the directory for runs, or its URI in an object store; None:
+            ``MNIST_TUNE_STORAGE``, else ``~/mnist-tune-runs``.
         verbose: let Ray speak.
         show: is called with every event.
         **options: as in ``SearchOptions``.
@@ -58,6 +58,7 @@ def search(
         InputError: what was asked is not valid; nothing has been started or written.
         InterruptedSearch: it was interrupted and can be resumed.
         SearchError: no trial gave a result.
+        StorageError: the object store can't be reached or used.
     """
     began_s = time.monotonic()
     asked = SearchOptions(**options)
@@ -66,17 +67,19 @@ def search(
         asked = replace(asked, data_dir=os.path.abspath(os.path.expanduser(asked.data_dir)))
     space = as_space(space)
     validation_size(asked)
-    path = new_path(space, asked, name, storage)
+    place = new_place(space, asked, name, storage)
     # Raises for a space that can't be drawn from, before Ray is started for it.
     grid_size(space, asked.searcher)
+    if isinstance(runs := storage_path(storage), str):
+        stores.probe(runs)
     check = partial(check_local_slots, asked)
     with interruptible(), ray_session(asked.address, verbose, check) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = dataset_for(asked)
         connect()
         slots(asked)
-        experiment = create_experiment(path, asked, space, data_record(dataset), configs)
-        with lock(path):
+        experiment = create_experiment(place, asked, space, data_record(dataset), configs)
+        with lock(experiment.path):
             return run_trials(experiment, dataset, began_s, show)
 
 
@@ -91,8 +94,8 @@ def resume(
     """Goes on with a search that was interrupted or died; does nothing to one that is done.
 
     Args:
-        run: a run directory, or its name in ``storage``.
-        storage: the directory for runs; None: ``~/mnist-tune-runs``.
+        run: a run directory, its URI, or its name in ``storage``.
+        storage: as in ``search``.
         address: a Ray cluster's address; None: where the search ran before, if that was this
             machine.
         verbose: let Ray speak.
@@ -102,11 +105,11 @@ def resume(
         As ``search``.
     """
     began_s = time.monotonic()
-    path = find_run(run, storage_path(storage))
+    place = find_run(run, storage_path(storage))
+    path = working_copy(place)
+    path.mkdir(parents=True, exist_ok=True)
     with lock(path):
-        experiment = open_experiment(path)
-        ledger.drop_torn_line(path / LEDGER)
-        remove_half_written(path)
+        experiment = check_out(place)
         if experiment.results.ended == "done":
             check_outcome(experiment)
             return experiment
@@ -116,7 +119,7 @@ def resume(
         dataset = dataset_for(experiment.options)
         if dataset.checksum != experiment.data["checksum"]:
             raise RunError(
-                f"{path}: the search began on {dataset.name} with checksum "
+                f"{place}: the search began on {dataset.name} with checksum "
                 f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
             )
         with interruptible(), ray_session(experiment.options.address, verbose) as connect:
@@ -134,7 +137,7 @@ def address_to_resume_at(experiment: Experiment, given: str | None) -> str | Non
     recorded = experiment.options.address
     if given is None and recorded not in {None, "auto"}:
         raise ConfigError(
-            f"{experiment.path}: the search ran on the Ray cluster at {recorded}; say where to go "
+            f"{experiment.place}: the search ran on the Ray cluster at {recorded}; say where to go "
             f"on: --address {recorded}, or another"
         )
     return given or recorded
@@ -177,16 +180,21 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def new_path(space: Space, options: SearchOptions, name: str | None, storage: str | None) -> Path:
+def new_place(space: Space, options: SearchOptions, name: str | None, storage: str | None) -> Place:
     """Where a new run goes; by default it's named after its space, data set and time.
 
     Raises:
         InputError: the name can't be one, the run exists, or it couldn't be made.
+        StorageError: the object store can't be reached.
     """
     if name is None:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(space.source).stem).strip("-._")[:60]
         name = f"{stem or 'space'}-{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    path = storage_path(storage) / check_name(name)
+    path = join(storage_path(storage), check_name(name))
+    if isinstance(path, str):
+        if stores.exists(join(path, SEARCH)):
+            raise taken(path)
+        return path
     if path.exists():
         raise taken(path)
     above = next(parent for parent in path.parents if parent.exists())
