@@ -45,7 +45,7 @@ class Uri(NamedTuple):
 
 def is_uri(text: str) -> bool:
     """Whether a text is meant as a URI, valid or not."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|(s3|gs):", text) is not None
+    return re.match(r"[^/]+://|(s3|gs):", text) is not None
 
 
 def checked_uri(text: str) -> str:

@@ -75,7 +75,8 @@ def list_runs(runs: Place) -> Sequence[Place]:
     storage.check_bucket(runs)
     found = [join(runs, name) for name in storage.directories(runs) if is_name(name)]
     times = storage.modified_s([join(uri, SEARCH) for uri in found])
-    return [uri for time_s, uri in sorted(zip(times, found, strict=True)) if time_s is not None]
+    dated = [(time_s, uri) for time_s, uri in zip(times, found, strict=True) if time_s is not None]
+    return [uri for _, uri in sorted(dated)]
 
 
 def check_out(place: Place) -> Experiment:

@@ -1,7 +1,7 @@
 """A ledger in a store: numbered objects, of which only the last one is written again.
 
 An object can't be appended to. Written whole after each event, a ledger of 10,000 events would
-cost 13 GB of traffic; in segments that are closed at 64 KiB it costs 0.3 GB.
+cost 11 GB of traffic; in segments that are closed at 64 KiB it costs 0.3 GB.
 """
 
 from __future__ import annotations

@@ -242,16 +242,21 @@ def _entries(uri: str) -> list[tuple[str, bool]]:
 @contextmanager
 def _plain(uri: str, done: str) -> Iterator[None]:
     """Turns what pyarrow raises into one line of ours; a FileNotFoundError of its own passes."""
+    from pyarrow import ArrowException
+
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ArrowException) as error:
         raise StorageError(f"{uri}: cannot be {done}: {_reason(str(error))}") from None
 
 
 def _reason(said: str) -> str:
     if "NO_SUCH_BUCKET" in said or re.search(r"[Bb]ucket '[^']*' not found", said):
         return "there is no such bucket; make it first, or check --storage-path and its region"
-    if re.search("ACCESS_DENIED|ACCESS_KEY_ID|SIGNATURE|TOKEN|HTTP Status 40[13]|PERMISSION", said):
+    if re.search(
+        "ACCESS_DENIED|ACCESS_KEY_ID|SIGNATURE|TOKEN|HTTP Status 40[13]|PERMISSION|credentials",
+        said,
+    ):
         return (
             "access is denied; check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "~/.aws/credentials, the machine's role; GOOGLE_APPLICATION_CREDENTIALS for gs://) and "
