@@ -88,12 +88,11 @@ def check_out(place: Place) -> Experiment:
         As ``open_experiment``.
     """
     path = working_copy(place)
-    if isinstance(place, Path):
-        experiment = open_experiment(path)
-        ledger.drop_torn_line(path / LEDGER)
-        remove_half_written(path)
-        return experiment
     experiment = open_experiment(place)
+    remove_half_written(path)
+    if isinstance(place, Path):
+        ledger.drop_torn_line(path / LEDGER)
+        return experiment
     shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
     parts = read_segments(join(place, SEGMENTS))
     names = (SEARCH, BEST, BEST_CHECKPOINT)

@@ -241,7 +241,7 @@ def _entries(uri: str) -> list[tuple[str, bool]]:
 
 @contextmanager
 def _plain(uri: str, done: str) -> Iterator[None]:
-    """Turns what pyarrow raises into one line of ours; a FileNotFoundError of its own passes."""
+    """Turns what pyarrow raises into one line of ours."""
     from pyarrow import ArrowException
 
     try:
