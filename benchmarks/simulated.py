@@ -20,6 +20,7 @@ from ray import tune
 from benchmarks.settings import CORES, SPACE
 from mnist_tune.checkpoints import best_name, write_checkpoint
 from mnist_tune.options import TrialSettings
+from mnist_tune.places import join
 from mnist_tune.results import trial_id
 
 EPOCHS = 4
@@ -67,9 +68,11 @@ class CheckpointedTrial(Trial):
     def step(self) -> dict[str, Any]:
         """Reports an epoch, its checkpoint written."""
         reported = super().step()
-        directory = self._settings.checkpoints / trial_id(self._config["trial"])
+        directory = join(self._settings.checkpoints, trial_id(self._config["trial"]))
         meta: dict[str, Any] = {"device": {}, "versions": {}}
-        write_checkpoint(directory / best_name(self._epoch), {"params": {"x": np.zeros(1)}}, meta)
+        write_checkpoint(
+            join(directory, best_name(self._epoch)), {"params": {"x": np.zeros(1)}}, meta
+        )
         return reported
 
 

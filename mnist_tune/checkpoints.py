@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from mnist_tune import storage
 from mnist_tune.errors import CheckpointError
+from mnist_tune.places import Place
 
 Arrays = dict[str, Any]
 """A tree of dictionaries with arrays as leaves."""
@@ -29,24 +31,41 @@ def best_name(epoch: int) -> str:
     return f"best-{epoch:05d}.safetensors"
 
 
-def write_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+def write_checkpoint(place: Place, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     """Writes a checkpoint; a reader sees the old file or the new one, never a part.
 
     Args:
-        path: the file; its directory is made if it's missing.
+        place: the file, whose directory is made if it's missing; or the object.
         arrays: a tree of dictionaries; leaves are anything NumPy can read without a copy.
         meta: anything JSON can hold.
     """
     flat = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(arrays).items()}
-    write_atomically(path, save(flat, metadata={_META: json.dumps(meta)}), sync=False)
+    content = save(flat, metadata={_META: json.dumps(meta)})
+    if isinstance(place, Path):
+        write_atomically(place, content, sync=False)
+    else:
+        storage.write_bytes(place, content)
 
 
-def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
+def read_checkpoint(place: Place) -> tuple[Arrays, dict[str, Any]]:
     """Reads a checkpoint's arrays and its meta; nothing in the file is executed.
 
     Raises:
         CheckpointError: the file is missing, damaged or not one of ours.
+        StorageError: the store can't be asked for it.
     """
+    if isinstance(place, Path):
+        return _read(place, place)
+    content = storage.read_bytes(place)
+    if content is None:
+        raise CheckpointError(f"{place}: there is no such checkpoint")
+    with tempfile.TemporaryDirectory(prefix="mnist-tune-") as directory:
+        path = Path(directory) / LAST
+        path.write_bytes(content)
+        return _read(path, place)
+
+
+def _read(path: Path, place: Place) -> tuple[Arrays, dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             meta = json.loads((file.metadata() or {})[_META])
@@ -54,9 +73,9 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
                 raise ValueError(f"its meta must be a mapping; got {type(meta).__name__}")
             return _unflatten({name: file.get_tensor(name) for name in file.keys()}), meta  # noqa: SIM118
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+        raise CheckpointError(f"{place}: there is no such checkpoint") from None
     except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of mnist-tune ({error})") from None
+        raise CheckpointError(f"{place}: not a checkpoint of mnist-tune ({error})") from None
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:

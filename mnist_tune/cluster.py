@@ -172,8 +172,8 @@ def _has_token() -> bool:
 
 
 def _probe(address: str) -> None:
-    """Tries the port of HOST:PORT: Ray would go on trying for many minutes."""
-    host, _, port = address.rpartition(":")
+    """Tries the port of [ray://]HOST:PORT: Ray would go on trying for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
@@ -185,16 +185,19 @@ def _probe(address: str) -> None:
 @contextmanager
 def _placement_groups_removed() -> Iterator[None]:
     """Frees what Tune has reserved if a search is left in the middle; the Ray isn't ours to end."""
+    import ray
     from ray._raylet import PlacementGroupID
     from ray.util import placement_group_table, remove_placement_group
     from ray.util.placement_group import PlacementGroup
 
     before = set(placement_group_table())
+    # The names of a job's groups end with its own; those of others are theirs.
+    job = ray.get_runtime_context().get_job_id()
     try:
         yield
     finally:
         for name, group in placement_group_table().items():
-            if name not in before and group["state"] != "REMOVED":
+            if name.endswith(job) and name not in before and group["state"] != "REMOVED":
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 

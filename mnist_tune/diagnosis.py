@@ -14,11 +14,13 @@ from mnist_tune import devices
 from mnist_tune.cluster import local_gpus, ray_session
 from mnist_tune.datasets import DATASETS, dataset_info
 from mnist_tune.errors import MnistTuneError
-from mnist_tune.experiment import storage_path
 from mnist_tune.options import SearchOptions
+from mnist_tune.places import Place
 from mnist_tune.preflight import NodeReport, try_nodes
+from mnist_tune.runs import storage_path
 from mnist_tune.signals import interruptible
 from mnist_tune.slots import nodes
+from mnist_tune.storage import probe
 
 
 class Finding(NamedTuple):
@@ -34,13 +36,13 @@ def diagnose(data_dir: str | None, storage: str | None, verbose: bool) -> list[F
 
     Args:
         data_dir: where the data is; None: TFDS's place.
-        storage: the directory for runs; None: the default.
+        storage: the directory for runs, or its URI; None: the default.
         verbose: let Ray speak.
     """
     findings = [
         _try("versions", lambda: ", ".join(f"{k} {v}" for k, v in devices.versions().items())),
         _try("devices", _devices),
-        _try("runs", lambda: _writable(storage_path(storage))),
+        _try("runs", lambda: _usable(storage_path(storage))),
         _try("compilation cache", lambda: _writable(devices.compilation_cache_dir())),
     ]
     findings += [_data(name, data_dir) for name in DATASETS]
@@ -80,6 +82,13 @@ def _devices() -> str:
     if gpus and platform == "cpu":
         raise RuntimeError(f"{found}; {gpus} GPUs are here: install mnist-tune[cuda]")
     return found
+
+
+def _usable(runs: Place) -> str:
+    if isinstance(runs, Path):
+        return _writable(runs)
+    probe(runs)
+    return f"{runs}, can be written, read and deleted in"
 
 
 def _writable(directory: Path) -> str:

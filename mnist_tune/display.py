@@ -63,7 +63,7 @@ def progress(stream: TextIO | None = sys.stderr) -> Iterator[Progress]:
             results = seen = experiment.results
             if event["event"] == "session":
                 to_do = results.to_run
-                live.console.print(f"run directory: {experiment.path}")
+                live.console.print(f"run directory: {experiment.place}")
             if _is_end(event):
                 live.console.print(ended_line(results, results.trials[event["trial"]]))
 
@@ -111,7 +111,7 @@ def _is_end(event: Event) -> bool:
 
 def _print_line(experiment: Experiment, event: Event, stream: TextIO) -> None:
     if event["event"] == "session":
-        print(f"run directory: {experiment.path}", file=stream, flush=True)
+        print(f"run directory: {experiment.place}", file=stream, flush=True)
     if _is_end(event):
         results = experiment.results
         total = len(results.trials)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +16,21 @@ from typing import TYPE_CHECKING
 from mnist_tune import ledger
 from mnist_tune.datasets import Dataset
 from mnist_tune.errors import InterruptedSearch, RunError, SearchError
-from mnist_tune.experiment import LEDGER, Experiment, open_experiment, write_trials
+from mnist_tune.experiment import (
+    LEDGER,
+    Experiment,
+    open_experiment,
+    resume_command,
+    write_trials,
+)
 from mnist_tune.ledger import Event
+from mnist_tune.places import above
 from mnist_tune.preflight import check_nodes
 from mnist_tune.results import ERRORED, UNFINISHED, Best
 from mnist_tune.rungs import Rungs
 from mnist_tune.signals import interruptible, uninterruptible
 from mnist_tune.slots import Slots, has_room, nodes
-from mnist_tune.winner import finish_best, keep_checkpoints, update_best
+from mnist_tune.winner import finish_best, keep_checkpoints, remove_checkpoints, update_best
 
 if TYPE_CHECKING:
     from ray.tune.search import Searcher
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 Show = Callable[[Experiment, Event], None]
 """Takes every event of a running search, for a person to look at."""
 
-_WRITE_EVERY_S = 1.0
+_WRITE_EVERY_S, _WRITE_TO_STORE_EVERY_S = 1.0, 10.0
 
 
 def run_trials(
@@ -74,8 +80,8 @@ def run_trials(
             write_trials(experiment)
             end("interrupted")
         raise InterruptedSearch(
-            f"interrupted; what it has so far is in {experiment.path}\n"
-            f"go on with: mnist-tune resume {experiment.path}"
+            f"interrupted; what it has so far is in {experiment.place}\n"
+            f"go on with: {resume_command(experiment.place)}"
         ) from None
     check_outcome(experiment)
     return experiment
@@ -93,13 +99,14 @@ def check_outcome(experiment: Experiment) -> None:
     errors = [trial.reason for trial in results.trials if trial.status == ERRORED]
     detail = f"; the first error: {errors[0]}" if errors else ""
     if results.counts()["unfinished"]:
-        detail += f"; go on with: mnist-tune resume {experiment.path}"
-    raise SearchError(f"{experiment.path}: no trial gave a finite result{detail}")
+        detail += f"; go on with: {resume_command(experiment.place)}"
+    raise SearchError(f"{experiment.place}: no trial gave a finite result{detail}")
 
 
 def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | None) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
     written = time.monotonic()
+    every_s = _WRITE_TO_STORE_EVERY_S if experiment.segments else _WRITE_EVERY_S
     recorded: Best | None = None
 
     def tell(event: Event) -> None:
@@ -120,7 +127,7 @@ def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | 
         recorded = update_best(experiment, recorded)
         if event.get("decision") != "pause":
             keep_checkpoints(experiment)
-        if time.monotonic() - written > _WRITE_EVERY_S:
+        if time.monotonic() - written > every_s:
             write_trials(experiment)
             written = time.monotonic()
 
@@ -138,7 +145,7 @@ def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | 
         experiment.results.settle()
     write_trials(experiment)
     if over:
-        shutil.rmtree(experiment.checkpoints, ignore_errors=True)
+        remove_checkpoints(experiment)
     return "done" if over else "time_budget"
 
 
@@ -172,7 +179,7 @@ def _fit(
     from mnist_tune.trial import TrainingTrial
     from mnist_tune.winner import trial_settings
 
-    options, storage = experiment.options, experiment.path.parent
+    options, storage = experiment.options, above(experiment.place)
     failures: list[Exception] = []
 
     def record_or_fail(event: Event) -> None:
@@ -222,7 +229,7 @@ def _fit(
         first = failures[0] if failures else error
         raise SearchError(
             f"the search broke off: {' '.join(str(first).split())[-500:]}\n"
-            f"what is recorded is safe; go on with: mnist-tune resume {experiment.path}"
+            f"what is recorded is safe; go on with: {resume_command(experiment.place)}"
         ) from error
 
 

@@ -9,6 +9,7 @@
     │   └── ClusterError      a Ray cluster that can't run the search
     ├── DataUnavailableError  the data set is not here and cannot be downloaded
     ├── CheckpointError       a checkpoint that cannot be read
+    ├── StorageError          an object store that can't be reached, read or written
     ├── SearchError           a search that ended without a usable trial
     └── InterruptedSearch     exit code 130: stopped by the user, can be resumed
 
@@ -54,6 +55,10 @@ class DataUnavailableError(MnistTuneError):
 
 class CheckpointError(MnistTuneError):
     """A checkpoint cannot be read."""
+
+
+class StorageError(MnistTuneError):
+    """An object store can't be reached, read or written."""
 
 
 class SearchError(MnistTuneError):

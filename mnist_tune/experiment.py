@@ -7,6 +7,9 @@ best.yaml          the best configuration so far, and all that a replay needs
 best.safetensors   the winner's parameters
 checkpoints/       of trials that aren't finished, and of the best
 ray/               Ray's own files; nothing is read from them
+
+A run can be kept in an object store, with its ledger in segments (see segments.py). A driver then
+works on a copy, and brings each change to the store before anything relies on it.
 """
 
 from __future__ import annotations
@@ -15,25 +18,29 @@ import csv
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import ledger, records
+from mnist_tune import ledger, records, storage
 from mnist_tune.checkpoints import write_atomically
 from mnist_tune.errors import ConfigError, InputError, RunError
 from mnist_tune.hparams import Config, complete
 from mnist_tune.ledger import Event
 from mnist_tune.options import SearchOptions, options_from
+from mnist_tune.places import Place, join, name_of, shown, working_copy
 from mnist_tune.records import COUNT, MAPPING, NUMBER, TEXT, Shape
 from mnist_tune.results import Results, fold, table
+from mnist_tune.segments import Segments
 from mnist_tune.space import Space, space_from_mapping
 from mnist_tune.yamls import dump_yaml, load_yaml
 
 SEARCH, LEDGER, TRIALS, BEST = "search.yaml", "ledger.jsonl", "trials.csv", "best.yaml"
 BEST_CHECKPOINT, CHECKPOINTS = "best.safetensors", "checkpoints"
+SEGMENTS = "ledger"
 
 _SEARCH: Shape = {
     "options": MAPPING,
@@ -60,27 +67,36 @@ class Experiment:
     """A search and what has come out of it so far.
 
     Attributes:
-        path: the run directory.
+        place: the run directory, or its URI in a store.
         options: what was asked.
         space: where configurations are drawn from.
         data: ``name``, ``checksum``, ``train_size``, ``validation_size``, ``test_size``.
         results: the trials.
+        segments: what of the ledger is in the store, for the driver of a run in one.
+        copy: a directory with a copy of the run's files, where the run itself can't be seen.
     """
 
-    path: Path
+    place: Place
     options: SearchOptions
     space: Space
     data: dict[str, Any]
     results: Results
+    segments: Segments | None = None
+    copy: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run directory, or that of a copy, where the run isn't in one of this machine."""
+        return self.copy or working_copy(self.place)
 
     @property
     def name(self) -> str:
         """The run's name: its directory's."""
-        return self.path.name
+        return name_of(self.place)
 
     @property
     def checkpoints(self) -> Path:
-        """The directory of the trials' checkpoints, one directory a trial."""
+        """The directory of the trials' checkpoints here, one directory a trial."""
         return self.path / CHECKPOINTS
 
     @property
@@ -92,6 +108,8 @@ class Experiment:
     def record(self, *events: Event) -> None:
         """Writes events to the ledger, then takes them in."""
         ledger.append(self.path / LEDGER, events)
+        if self.segments:
+            self.segments.push(self.path / LEDGER)
         for event in events:
             self.results.apply(event)
 
@@ -101,8 +119,8 @@ class Experiment:
         Raises:
             RunError: it's damaged.
         """
-        path = self.path / BEST
-        if not path.exists():
+        path = join(self.copy or self.place, BEST)
+        if not (path.exists() if isinstance(path, Path) else storage.exists(path)):
             return None
         record = _load(path, _BEST)
         try:
@@ -116,7 +134,7 @@ class Experiment:
         best = self.best_record()
         return {
             "name": self.name,
-            "path": str(self.path),
+            "path": str(self.place),
             "best": best
             and {
                 "trial_id": best["provenance"]["trial_id"],
@@ -129,7 +147,7 @@ class Experiment:
 
 
 def create_experiment(
-    path: Path,
+    place: Place,
     options: SearchOptions,
     space: Space,
     data: Mapping[str, Any],
@@ -139,7 +157,12 @@ def create_experiment(
 
     Raises:
         RunError: the directory exists, or can't be made or written.
+        StorageError: the store can't be written.
     """
+    path = working_copy(place)
+    if isinstance(place, str):
+        # Of a run that is no longer in the store.
+        shutil.rmtree(path, ignore_errors=True)
     record = {"options": options.record(), "space": space.to_mapping(), "data": dict(data)}
     events = [{"event": "trial", "trial": i, "config": config} for i, config in enumerate(configs)]
     try:
@@ -158,45 +181,58 @@ def create_experiment(
         raise RunError(
             f"{path}: cannot be made ({error.strerror or error}); choose another --storage-path"
         ) from None
-    return Experiment(path, options, space, dict(data), fold(options.metric, events))
+    experiment = Experiment(place, options, space, dict(data), fold(options.metric, events))
+    if isinstance(place, str):
+        experiment.segments = Segments(join(place, SEGMENTS), 0, 0)
+        experiment.segments.push(path / LEDGER)
+        # Last: what has it is a run.
+        storage.write_bytes(join(place, SEARCH), (path / SEARCH).read_bytes())
+    return experiment
 
 
-def taken(path: Path) -> RunError:
+def taken(place: Place) -> RunError:
     """The error for a new run where there is one already."""
     return RunError(
-        f"{path}: exists already; choose another --name or --storage-path, or go on with it: "
-        f"mnist-tune resume {path}"
+        f"{place}: exists already; choose another --name or --storage-path, or go on with it: "
+        f"{resume_command(place)}"
     )
 
 
-def open_experiment(path: Path) -> Experiment:
-    """Reads a run directory; executes nothing that is in it.
+def resume_command(place: Place) -> str:
+    """What to type to go on with a run."""
+    return f"mnist-tune resume {shown(place)}"
+
+
+def open_experiment(place: Place) -> Experiment:
+    """Reads a run directory, or a run in a store; executes nothing that is in it.
 
     Raises:
         RunError: it isn't one, or it's damaged.
+        StorageError: the store can't be asked.
     """
-    if not _is_run(path):
-        raise RunError(f"{path}: not a run directory (no {SEARCH}); see: mnist-tune runs")
-    record = _load(path / SEARCH, _SEARCH)
+    if not is_run(place):
+        raise RunError(f"{place}: not a run directory (no {SEARCH}); see: mnist-tune runs")
+    search, path = join(place, SEARCH), join(place, LEDGER if isinstance(place, Path) else SEGMENTS)
+    record = _load(search, _SEARCH)
     try:
-        options = options_from(record["options"], str(path / SEARCH))
-        space = space_from_mapping(record["space"], str(path / SEARCH))
+        options = options_from(record["options"], str(search))
+        space = space_from_mapping(record["space"], str(search))
     except InputError as error:
         raise RunError(str(error)) from None
     try:
-        results = fold(options.metric, ledger.read(path / LEDGER))
+        results = fold(options.metric, ledger.read(path))
     except (ValueError, ConfigError) as error:
-        raise RunError(f"{path / LEDGER}: damaged: {error}") from None
+        raise RunError(f"{path}: damaged: {error}") from None
     if not results.trials:
-        raise RunError(f"{path / LEDGER}: damaged: holds no trials")
-    return Experiment(path, options, space, record["data"], results)
+        raise RunError(f"{path}: damaged: holds no trials")
+    return Experiment(place, options, space, record["data"], results)
 
 
-def remove_half_written(path: Path) -> None:
-    """Removes what a driver that was killed while it wrote has left; the caller has the lock."""
-    for name in (SEARCH, TRIALS, BEST, BEST_CHECKPOINT):
-        for part in path.glob(f".{name}.*"):
-            part.unlink(missing_ok=True)
+def keep(experiment: Experiment, name: str, content: bytes, *, sync: bool) -> None:
+    """Replaces one of a run's files, here and in its store."""
+    write_atomically(experiment.path / name, content, sync=sync)
+    if isinstance(experiment.place, str):
+        storage.write_bytes(join(experiment.place, name), content)
 
 
 def write_trials(experiment: Experiment) -> None:
@@ -207,52 +243,24 @@ def write_trials(experiment: Experiment) -> None:
         writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_atomically(experiment.path / TRIALS, text.getvalue().encode(), sync=False)
+    keep(experiment, TRIALS, text.getvalue().encode(), sync=False)
 
 
 def write_best(experiment: Experiment, record: Mapping[str, Any]) -> None:
     """Replaces best.yaml."""
-    write_atomically(experiment.path / BEST, dump_yaml(record), sync=True)
+    keep(experiment, BEST, dump_yaml(record), sync=True)
 
 
-def storage_path(given: str | None) -> Path:
-    """The directory that holds the runs: as given, else ``~/mnist-tune-runs``."""
-    return _expanded(given).absolute() if given else Path.home() / "mnist-tune-runs"
-
-
-def find_run(run: str, storage: Path) -> Path:
-    """The directory of a run given as a path, or as a name in ``storage``.
+def is_run(place: Place) -> bool:
+    """Whether a run is there.
 
     Raises:
-        RunError: there is no such run.
+        StorageError: the store can't be asked.
     """
-    for path in (_expanded(run), storage / run):
-        if _is_run(path):
-            return path.absolute()
-    raise RunError(
-        f"{run}: no run directory of this path, nor of this name in {storage}; see: mnist-tune runs"
-    )
+    return storage.exists(join(place, SEARCH))
 
 
-def list_runs(storage: Path) -> list[Path]:
-    """The run directories in ``storage``, the newest last."""
-    if not storage.is_dir():
-        return []
-    found = [path for path in storage.iterdir() if _is_run(path)]
-    return sorted(found, key=lambda path: os.stat(path / SEARCH).st_mtime)
-
-
-def _is_run(path: Path) -> bool:
-    # Path.is_file raises for a name that is too long or a directory that can't be entered.
-    return os.path.isfile(path / SEARCH)
-
-
-def _expanded(path: str) -> Path:
-    # Path.expanduser raises for a user that isn't known.
-    return Path(os.path.expanduser(path))
-
-
-def _load(path: Path, shape: Shape) -> dict[str, Any]:
+def _load(path: Place, shape: Shape) -> dict[str, Any]:
     record = load_yaml(path)
     try:
         records.check(record, shape)

@@ -25,8 +25,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import records
+from mnist_tune import records, segments
 from mnist_tune.errors import RunError
+from mnist_tune.places import Place
 from mnist_tune.records import COUNT, MAPPING, NUMBER, TEXT, Shape
 
 Event = dict[str, Any]
@@ -67,13 +68,14 @@ def append(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
         os.close(handle)
 
 
-def read(path: Path) -> list[Event]:
-    """Reads all whole lines.
+def read(path: Place) -> list[Event]:
+    """Reads all whole lines, of a file or of a ledger in a store.
 
     Raises:
-        RunError: the file can't be read, or a line is damaged.
+        RunError: it can't be read, or a line is damaged.
+        StorageError: the store can't be asked for it.
     """
-    content = _content(path)
+    content = _content(path) if isinstance(path, Path) else segments.read(path)
     whole = content[: content.rfind(b"\n") + 1]
     return [_parse(line, f"{path}:{i}") for i, line in enumerate(whole.split(b"\n")[:-1], 1)]
 

@@ -6,12 +6,12 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mnist_tune.devices import Platform
 from mnist_tune.errors import ConfigError
 from mnist_tune.hparams import HPARAMS, nearest
+from mnist_tune.places import Place
 from mnist_tune.rungs import AshaType, Metric, Rungs, milestones
 
 Scheduler = Literal["asha", "fifo"]
@@ -105,7 +105,7 @@ class TrialSettings:
     """What is the same for all trials of a search.
 
     Attributes:
-        checkpoints: the directory below which each trial has its own.
+        checkpoints: the directory or URI below which each trial has its own.
         max_epochs: over which a learning rate schedule goes down.
         metric: what makes a report the best.
         device: ``cpu`` or ``gpu``.
@@ -114,7 +114,7 @@ class TrialSettings:
         versions: the driver's; a trial runs with the same.
     """
 
-    checkpoints: Path
+    checkpoints: Place
     max_epochs: int
     metric: Metric
     device: Platform
@@ -145,13 +145,18 @@ def options_from(mapping: Mapping[str, Any], where: str) -> SearchOptions:
         ) from None
 
 
+def is_name(name: str) -> bool:
+    """Whether a run can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """Returns a run's name if it can be a directory's.
 
     Raises:
         ConfigError: it can't.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(
             "--name must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or "
             f"digit; got {name!r}"
@@ -207,10 +212,14 @@ def _text(optional: bool) -> Any:
 
 
 def _address(name: str, value: Any) -> str | None:
-    # Ray takes the scheme of a URL for the name of a module, and imports it.
-    if value is None or (isinstance(value, str) and re.fullmatch(r"auto|[^/\s]+:[0-9]+", value)):
+    # Ray takes any other scheme of a URL for the name of a module, and imports it.
+    rule = r"auto|(ray://)?[^/\s]+:[0-9]+"
+    if value is None or (isinstance(value, str) and re.fullmatch(rule, value)):
         return None
-    return f"{_flag(name)} must be auto, or HOST:PORT of a cluster's head; got {value!r}"
+    return (
+        f"{_flag(name)} must be auto, HOST:PORT of a cluster's head, or ray://HOST:PORT of its "
+        f"client server; got {value!r}"
+    )
 
 
 def _gpus(name: str, value: Any) -> str | None:

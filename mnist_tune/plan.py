@@ -9,7 +9,7 @@ from typing import Any
 from mnist_tune.data_sources import source_of
 from mnist_tune.datasets import dataset_info
 from mnist_tune.options import SearchOptions
-from mnist_tune.searching import as_space, check_local_slots, new_path, validation_size
+from mnist_tune.searching import as_space, check_local_slots, new_place, validation_size
 from mnist_tune.space import Space, draw
 
 CORE_S_PER_IMAGE = 17.0 / 60_000
@@ -32,11 +32,11 @@ def plan(
     asked = SearchOptions(**options)
     space = as_space(space)
     data = _data(asked)
-    path = new_path(space, asked, name, storage)
+    place = new_place(space, asked, name, storage)
     configs = len(draw(space, asked.num_samples, asked.seed, asked.searcher))
     rungs = expected_rungs(asked, configs)
     outline: dict[str, Any] = {
-        "path": str(path),
+        "path": str(place),
         "space": space.to_mapping(),
         "configs": configs,
         "scheduler": asked.scheduler,

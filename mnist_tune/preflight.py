@@ -6,18 +6,18 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mnist_tune import devices
-from mnist_tune.errors import ClusterError
+from mnist_tune import devices, storage
+from mnist_tune.errors import ClusterError, StorageError
 from mnist_tune.options import SearchOptions
+from mnist_tune.places import Place, join, with_endpoint
 from mnist_tune.slots import Node, Say, Slots, cluster_slots, has_room, local_slots, nodes
 
 _ANSWER_WITHIN_S = 120.0
-_MARKER = ".mnist-tune-preflight-"
+_NOT_TRIED = "not tried"
 
 
 class NodeReport(NamedTuple):
@@ -45,13 +45,13 @@ class NodeReport(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != "node"}
 
 
-def ready_slots(options: SearchOptions, trials: int, storage: Path, say: Say) -> Slots:
+def ready_slots(options: SearchOptions, trials: int, runs: Place, say: Say) -> Slots:
     """What each trial gets of the Ray that is connected, when that can run the search.
 
     Args:
         options: the search's.
         trials: as many as are to run.
-        storage: the directory for runs.
+        runs: the directory for runs, or its URI.
         say: is told what is waited for and what is tried.
 
     Raises:
@@ -66,39 +66,47 @@ def ready_slots(options: SearchOptions, trials: int, storage: Path, say: Say) ->
     slots = cluster_slots(options, trials, say)
     with_room = [node for node in nodes() if has_room(slots, node)]
     say(f"{len(with_room)} nodes have room for {slots.count} trials at a time; trying each")
-    check_nodes(with_room, storage)
+    check_nodes(with_room, runs)
     return slots
 
 
-def check_nodes(to_try: Sequence[Node], storage: Path) -> None:
+def check_nodes(to_try: Sequence[Node], runs: Place) -> None:
     """Tries nodes.
 
     Raises:
         ClusterError: one isn't fit.
     """
-    reports = try_nodes(to_try, storage)
+    reports = try_nodes(to_try, runs)
     if not all(report.ok for report in reports):
         raise ClusterError(
-            f"the cluster isn't fit for a search in {storage}:\n{table(reports)}\n{advice(reports)}"
+            f"the cluster isn't fit for a search in {runs}:\n{table(reports)}\n{advice(reports)}"
         )
 
 
-def try_nodes(to_try: Sequence[Node], storage: Path) -> list[NodeReport]:
+def try_nodes(to_try: Sequence[Node], runs: Place) -> list[NodeReport]:
     """Has every node say what it is like; nodes that die meanwhile are left out.
 
     Args:
         to_try: the nodes.
-        storage: the directory for runs; a file is written there and removed again, by this
-            process and by each node.
+        runs: the directory for runs, or its URI; a file is written there and removed again, by
+            this process and by each node.
     """
-    with _marker(storage) as marker:
-        seen = _ask(to_try, marker)
+    # A name that was never there: no file system has it in a cache.
+    name = f".mnist-tune-preflight-{secrets.token_hex(8)}"
+    marker = join(with_endpoint(runs), name)
+    answers = {node.node_id: join(with_endpoint(runs), f"{name}.{node.node_id}") for node in to_try}
+    try:
+        _write(marker)
+        seen = _ask(to_try, marker, answers)
         here = devices.versions()
         return [
-            _judge(node, seen[node.node_id], here, marker)
+            _judge(node, seen[node.node_id], here, answers[node.node_id])
             for node in to_try
             if node.node_id in seen
         ]
+    finally:
+        for written in (marker, *answers.values()):
+            storage.delete(written)
 
 
 def table(reports: Sequence[NodeReport]) -> str:
@@ -120,20 +128,21 @@ def advice(reports: Sequence[NodeReport]) -> str:
     kinds = {
         "versions": "install the same versions on all nodes: uv sync --locked in the same clone",
         "devices": "install JAX for GPUs there (--extra cuda), or --gpus-per-trial 0",
-        "storage": "--storage-path must be a directory that all nodes share, such as NFS's",
+        "storage": "--storage-path must be seen by all nodes: NFS's directory, or s3://BUCKET/NAME",
     }
     return "\n".join(
         f"{kind}: {remedy}"
         for kind, remedy in kinds.items()
-        if any(getattr(report, kind) != "ok" for report in reports)
+        if any(getattr(report, kind) not in {"ok", _NOT_TRIED} for report in reports)
     )
 
 
-def look(answer: Path, gpus: bool) -> dict[str, Any]:
+def look(marker: Place, answer: Place, gpus: bool) -> dict[str, Any]:
     """What a node is like; runs there.
 
     Args:
-        answer: the file to write, beside one that the driver has written.
+        marker: a file that the driver has written.
+        answer: the file to write.
         gpus: have JAX look for GPUs.
 
     Returns:
@@ -142,27 +151,27 @@ def look(answer: Path, gpus: bool) -> dict[str, Any]:
     return {
         "versions": devices.versions(),
         "gpus": _gpus_of_jax() if gpus else "0",
-        "storage": _write(answer),
+        "storage": _shared(marker, answer),
     }
 
 
-def _ask(to_try: Sequence[Node], marker: Path) -> dict[str, Any]:
+def _ask(to_try: Sequence[Node], marker: Place, answers: Mapping[str, Place]) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # Inside a function, so that Ray takes its code along: mnist_tune may not be there.
-    def look_there(answer: Path, gpus: bool) -> dict[str, Any]:
+    def look_there(answer: Place, gpus: bool) -> dict[str, Any]:
         try:
             from mnist_tune.preflight import look
         except ImportError as error:
             return {"missing": str(error)}
-        return look(answer, gpus)
+        return look(marker, answer, gpus)
 
     ask = ray.remote(num_cpus=0, max_retries=0)(look_there)
     asked = {
         ask.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        ).remote(_answer(marker, node), node.gpus > 0): node.node_id
+        ).remote(answers[node.node_id], node.gpus > 0): node.node_id
         for node in to_try
     }
     ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_WITHIN_S)
@@ -179,49 +188,42 @@ def _ask(to_try: Sequence[Node], marker: Path) -> dict[str, Any]:
 
 
 def _judge(
-    node: Node, seen: Mapping[str, Any], here: Mapping[str, str], marker: Path
+    node: Node, seen: Mapping[str, Any], here: Mapping[str, str], answer: Place
 ) -> NodeReport:
     if "missing" in seen:
-        return NodeReport(node, seen["missing"], "not tried", "not tried")
+        return NodeReport(node, seen["missing"], _NOT_TRIED, _NOT_TRIED)
     differ = [
         f"{name} {seen['versions'].get(name)} (here {version})"
         for name, version in here.items()
         if seen["versions"].get(name) != version
     ]
     short = node.gpus and seen["gpus"] != str(round(node.gpus))
-    storage = seen["storage"]
-    if storage == "ok" and not _answer(marker, node).exists():
-        storage = "not shared: what is written there isn't seen here"
+    shared = seen["storage"]
+    if shared == "ok" and not storage.exists(answer):
+        shared = "not shared: what is written there isn't seen here"
     return NodeReport(
         node,
         ", ".join(differ) or "ok",
         f"JAX sees {seen['gpus']} GPUs" if short else "ok",
-        storage,
+        shared,
     )
 
 
-@contextmanager
-def _marker(storage: Path) -> Iterator[Path]:
-    """A new file of a name that was never there, so that no file system remembers it."""
-    storage.mkdir(parents=True, exist_ok=True)
-    marker = storage / f"{_MARKER}{secrets.token_hex(8)}"
-    marker.write_text(marker.name)
+def _write(place: Place) -> None:
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    else:
+        storage.write_bytes(place, b"")
+
+
+def _shared(marker: Place, answer: Place) -> str:
     try:
-        yield marker
-    finally:
-        for written in storage.glob(f"{marker.name}*"):
-            written.unlink(missing_ok=True)
-
-
-def _answer(marker: Path, node: Node) -> Path:
-    return marker.with_suffix(f".{node.node_id}")
-
-
-def _write(answer: Path) -> str:
-    try:
-        if not answer.with_suffix("").exists():
+        if not storage.exists(marker):
             return "not shared: what is written here isn't seen there"
-        answer.touch()
+        _write(answer)
+    except StorageError as error:
+        return str(error)
     except OSError as error:
         return error.strerror or str(error)
     return "ok"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mnist_tune.display import describe
-from mnist_tune.experiment import BEST, Experiment
+from mnist_tune.experiment import BEST, Experiment, resume_command
+from mnist_tune.places import Place, join, shown
 from mnist_tune.results import TrialResult
 from mnist_tune.rungs import score
 
@@ -26,7 +26,7 @@ def summary_text(experiment: Experiment) -> str:
         f"run directory: {summary['path']}",
     ]
     if counts["unfinished"]:
-        lines.append(f"{experiment.state}; go on with: mnist-tune resume {summary['path']}")
+        lines.append(f"{experiment.state}; go on with: {resume_command(experiment.place)}")
     if best is None:
         return "\n".join([*lines, "no result yet"])
     validation, test = best["validation"], best["test"]
@@ -39,12 +39,12 @@ def summary_text(experiment: Experiment) -> str:
         if test
         else "test accuracy: not scored yet",
         "",
-        f"train it again: mnist-tune train --config {Path(summary['path']) / BEST}",
+        f"train it again: mnist-tune train --config {shown(join(experiment.place, BEST))}",
     ]
     return "\n".join(lines)
 
 
-def runs_text(runs: Sequence[Experiment], storage: Path) -> str:
+def runs_text(runs: Sequence[Experiment], storage: Place) -> str:
     """The runs of a directory, one a line."""
     if not runs:
         return f"no runs in {storage}"

@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import devices, ledger
+from mnist_tune import client, devices
+from mnist_tune import storage as stores
 from mnist_tune.cluster import local_gpus, ray_session
 from mnist_tune.datasets import Dataset, check_sizes, default_validation_size, load_dataset
 from mnist_tune.driver import Show, check_outcome, lock, run_trials
 from mnist_tune.errors import ConfigError, RunError
 from mnist_tune.experiment import (
-    LEDGER,
+    SEARCH,
     Experiment,
     create_experiment,
-    find_run,
-    open_experiment,
-    remove_half_written,
-    storage_path,
     taken,
 )
 from mnist_tune.options import SearchOptions, check_name
+from mnist_tune.places import Place, above, join, working_copy
 from mnist_tune.preflight import ready_slots
+from mnist_tune.runs import check_out, find_run, storage_path
 from mnist_tune.signals import interruptible
 from mnist_tune.slots import Say, Slots, local_slots
 from mnist_tune.space import Space, draw, grid_size, load_space, space_from_mapping
@@ -49,7 +48,8 @@ def search(
     Args:
         space: a search space file, or its ``parameters`` as a mapping.
         name: the run directory's name in ``storage``; None: from the space and the time.
-        storage: the directory for runs; None: ``~/mnist-tune-runs``.
+        storage: the directory for runs, or its URI in an object store; None:
+            ``MNIST_TUNE_STORAGE``, else ``~/mnist-tune-runs``.
         verbose: let Ray speak.
         show: is called with every event.
         say: is called with what a cluster is waited for.
@@ -62,6 +62,7 @@ def search(
         InputError: what was asked is not valid; nothing has been started or written.
         InterruptedSearch: it was interrupted and can be resumed.
         SearchError: no trial gave a result.
+        StorageError: the object store can't be reached or used.
     """
     began_s = time.monotonic()
     asked = SearchOptions(**options)
@@ -70,17 +71,35 @@ def search(
         asked = replace(asked, data_dir=os.path.abspath(os.path.expanduser(asked.data_dir)))
     space = as_space(space)
     validation_size(asked)
-    path = new_path(space, asked, name, storage)
     # Raises for a space that can't be drawn from, before Ray is started for it.
     grid_size(space, asked.searcher)
+    work = client.Search(space, asked, name, storage)
+    if client.is_far(asked.address):
+        return client.search_there(work, partial(dataset_for, asked), verbose, show, say)
+    return search_here(work, partial(dataset_for, asked), began_s, verbose, show, say)
+
+
+def search_here(
+    work: client.Search,
+    load: Callable[[], Dataset],
+    began_s: float,
+    verbose: bool,
+    show: Show | None,
+    say: Say,
+) -> Experiment:
+    """Runs a search whose driver is this process; see ``search``."""
+    space, asked, name, storage = work
+    place = new_place(space, asked, name, storage)
+    if isinstance(runs := storage_path(storage), str):
+        stores.probe(runs)
     check = partial(check_local_slots, asked)
     with interruptible(), ray_session(asked.address, verbose, check) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
-        dataset = dataset_for(asked)
+        dataset = load()
         connect()
-        slots = ready_slots(asked, len(configs), path.parent, say)
-        experiment = create_experiment(path, asked, space, data_record(dataset), configs)
-        with lock(path):
+        slots = ready_slots(asked, len(configs), runs, say)
+        experiment = create_experiment(place, asked, space, data_record(dataset), configs)
+        with lock(experiment.path):
             return run_trials(experiment, dataset, slots, began_s, show)
 
 
@@ -96,8 +115,8 @@ def resume(
     """Goes on with a search that was interrupted or died; does nothing to one that is done.
 
     Args:
-        run: a run directory, or its name in ``storage``.
-        storage: the directory for runs; None: ``~/mnist-tune-runs``.
+        run: a run directory, its URI, or its name in ``storage``.
+        storage: as in ``search``.
         address: a Ray cluster's address; None: where the search ran before, if that was this
             machine.
         verbose: let Ray speak.
@@ -108,26 +127,42 @@ def resume(
         As ``search``.
     """
     began_s = time.monotonic()
-    path = find_run(run, storage_path(storage))
+    if address is not None and client.is_far(SearchOptions(address=address).address):
+        return client.resume_there(run, storage, address, verbose, show, say)
+    return resume_here(run, storage, address, dataset_for, began_s, verbose, show, say)
+
+
+def resume_here(
+    run: str,
+    storage: str | None,
+    address: str | None,
+    load: Callable[[SearchOptions], Dataset],
+    began_s: float,
+    verbose: bool,
+    show: Show | None,
+    say: Say,
+) -> Experiment:
+    """Goes on with a search whose driver is this process; see ``resume``."""
+    place = find_run(run, storage_path(storage))
+    path = working_copy(place)
+    path.mkdir(parents=True, exist_ok=True)
     with lock(path):
-        experiment = open_experiment(path)
-        ledger.drop_torn_line(path / LEDGER)
-        remove_half_written(path)
+        experiment = check_out(place)
         if experiment.results.ended == "done":
             check_outcome(experiment)
             return experiment
         experiment.options = replace(
             experiment.options, address=address_to_resume_at(experiment, address)
         )
-        dataset = dataset_for(experiment.options)
+        dataset = load(experiment.options)
         if dataset.checksum != experiment.data["checksum"]:
             raise RunError(
-                f"{path}: the search began on {dataset.name} with checksum "
+                f"{place}: the search began on {dataset.name} with checksum "
                 f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
             )
         with interruptible(), ray_session(experiment.options.address, verbose) as connect:
             connect()
-            slots = ready_slots(experiment.options, experiment.results.to_run, path.parent, say)
+            slots = ready_slots(experiment.options, experiment.results.to_run, above(place), say)
             return run_trials(experiment, dataset, slots, began_s, show)
 
 
@@ -141,7 +176,7 @@ def address_to_resume_at(experiment: Experiment, given: str | None) -> str | Non
     recorded = experiment.options.address
     if given is None and recorded not in {None, "auto"}:
         raise ConfigError(
-            f"{experiment.path}: the search ran on the Ray cluster at {recorded}; say where to go "
+            f"{experiment.place}: the search ran on the Ray cluster at {recorded}; say where to go "
             f"on: --address {recorded}, or another"
         )
     return given or recorded
@@ -184,16 +219,21 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def new_path(space: Space, options: SearchOptions, name: str | None, storage: str | None) -> Path:
+def new_place(space: Space, options: SearchOptions, name: str | None, storage: str | None) -> Place:
     """Where a new run goes; by default it's named after its space, data set and time.
 
     Raises:
         InputError: the name can't be one, the run exists, or it couldn't be made.
+        StorageError: the object store can't be reached.
     """
     if name is None:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(space.source).stem).strip("-._")[:60]
         name = f"{stem or 'space'}-{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    path = storage_path(storage) / check_name(name)
+    path = join(storage_path(storage), check_name(name))
+    if isinstance(path, str):
+        if stores.exists(join(path, SEARCH)):
+            raise taken(path)
+        return path
     if path.exists():
         raise taken(path)
     above = next(parent for parent in path.parents if parent.exists())

@@ -15,6 +15,7 @@ from mnist_tune.checkpoints import read_checkpoint, write_checkpoint
 from mnist_tune.datasets import Dataset, load_dataset
 from mnist_tune.errors import CheckpointError, ConfigError
 from mnist_tune.hparams import Config, complete
+from mnist_tune.places import Place, checked_uri, is_uri
 from mnist_tune.yamls import load_yaml
 
 CHECKPOINT = "model.safetensors"
@@ -137,7 +138,7 @@ def replay(
     """Trains a search's winner again, as it was: same data, split, epochs, seed and threads.
 
     Args:
-        path: a ``best.yaml``.
+        path: a ``best.yaml``, or its URI.
         data_dir: where the data is; None: TFDS's place.
         checkpoint_dir: where to keep the model; None: nowhere.
         show: is called after each epoch, with the scores on the validation set.
@@ -177,7 +178,7 @@ def replay(
 
 
 def evaluate_checkpoint(
-    path: Path, dataset: str | None = None, data_dir: str | None = None
+    path: Place, dataset: str | None = None, data_dir: str | None = None
 ) -> dict[str, Any]:
     """The loss and accuracy of a kept model on the test set.
 
@@ -217,7 +218,8 @@ def read_best(path: str | Path) -> Replay:
     Raises:
         InputError: it is missing, not YAML, or lacks something or has something invalid.
     """
-    record = load_yaml(Path(path))
+    uri = isinstance(path, str) and is_uri(path)
+    record = load_yaml(checked_uri(str(path)) if uri else Path(path))
     try:
         provenance, validation = record["provenance"], record["validation"]
         config = complete(record["config"], f"{path}: config")

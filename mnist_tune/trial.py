@@ -1,8 +1,8 @@
 """A trial as Ray Tune runs it: one epoch a step, in a process that serves many trials.
 
-A trial keeps its own checkpoints below the run directory, so that a retry, a resumed search
-and a new process all go on in the same way: from the last finished epoch. That epoch's report
-is sent again, in case it was lost; whoever receives it ignores what is known.
+A trial keeps its own checkpoints below the run directory or its URI, so that a retry, a resumed
+search and a new process all go on in the same way: from the last finished epoch. That epoch's
+report is sent again, in case it was lost; whoever receives it ignores what is known.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.tune import Trainable
 
-from mnist_tune import devices
+from mnist_tune import devices, storage
 from mnist_tune.checkpoints import LAST, best_name, read_checkpoint, write_checkpoint
 from mnist_tune.datasets import Split
 from mnist_tune.errors import CheckpointError, ClusterError
 from mnist_tune.experiment import SEARCH
 from mnist_tune.hparams import Config
 from mnist_tune.options import TrialSettings
+from mnist_tune.places import above, join
 from mnist_tune.results import trial_id
 from mnist_tune.rungs import score
 
@@ -98,7 +99,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         from mnist_tune import training
 
         self._config: Config = {name: value for name, value in config.items() if name != "trial"}
-        self._directory = self._settings.checkpoints / trial_id(config["trial"])
+        self._place = join(self._settings.checkpoints, trial_id(config["trial"]))
         self._hypers = training.hypers(self._config, self._settings.max_epochs)
         self._epoch, self._best_score, self._unsent = 0, -np.inf, None
         shapes = tuple(repr(self._config[name]) for name in _SHAPES)
@@ -109,17 +110,17 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
                     program.compile()
             self._compiled.add(shapes)
         self._state = training.initial_state(self._config)
-        if (self._directory / LAST).exists():
+        if LAST in storage.files(self._place):
             self._restore()
 
     def _restore(self) -> None:
         from mnist_tune import training
 
         try:
-            arrays, meta = read_checkpoint(self._directory / LAST)
+            arrays, meta = read_checkpoint(join(self._place, LAST))
         except CheckpointError:
             # Starting over is right, only slower: reports that are known are ignored.
-            (self._directory / LAST).unlink()
+            storage.delete(join(self._place, LAST))
             return
         self._state = training.state_from(arrays)
         self._epoch, self._best_score = meta["epoch"], meta["best_score"]
@@ -140,17 +141,20 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         if value > self._best_score:
             self._best_score = value
             # The driver may not know of this report yet and still need the one before.
-            path = self._directory / best_name(self._epoch)
-            for older in sorted(set(self._directory.glob("best-*")) - {path})[:-1]:
-                older.unlink()
-            write_checkpoint(path, {"params": self._state.params}, record)
+            name = best_name(self._epoch)
+            kept = [old for old in storage.files(self._place) if old.startswith("best-")]
+            for older in [old for old in kept if old != name][:-1]:
+                storage.delete(join(self._place, older))
+            write_checkpoint(join(self._place, name), {"params": self._state.params}, record)
         arrays = {"params": self._state.params, "velocity": self._state.velocity}
-        write_checkpoint(self._directory / LAST, arrays, {**record, "best_score": self._best_score})
+        write_checkpoint(
+            join(self._place, LAST), arrays, {**record, "best_score": self._best_score}
+        )
 
 
 def _check_node(settings: TrialSettings) -> None:
-    run = settings.checkpoints.parent
-    if not (run / SEARCH).exists():
+    run = above(settings.checkpoints)
+    if not storage.exists(join(run, SEARCH)):
         raise ClusterError(f"{run} isn't seen from {platform.node()}")
     if settings.versions != devices.versions():
         raise ClusterError(f"{platform.node()} has other versions than the driver")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import devices
-from mnist_tune.checkpoints import best_name, read_checkpoint, write_atomically
+from mnist_tune import devices, storage
+from mnist_tune.checkpoints import Arrays, best_name, read_checkpoint, write_atomically
 from mnist_tune.datasets import Dataset, Split
-from mnist_tune.errors import CheckpointError, MnistTuneError, SearchError
-from mnist_tune.experiment import BEST_CHECKPOINT, Experiment, write_best
+from mnist_tune.errors import CheckpointError, MnistTuneError, SearchError, StorageError
+from mnist_tune.experiment import BEST_CHECKPOINT, CHECKPOINTS, Experiment, keep, write_best
 from mnist_tune.options import TrialSettings
+from mnist_tune.places import join, with_endpoint
 from mnist_tune.results import Best
 from mnist_tune.slots import Slots
 
@@ -22,7 +24,7 @@ _REPORTED = ("epoch", "accuracy", "loss")
 def trial_settings(experiment: Experiment, slots: Slots) -> TrialSettings:
     """What every trial of a search shares."""
     return TrialSettings(
-        checkpoints=experiment.checkpoints,
+        checkpoints=join(with_endpoint(experiment.place), CHECKPOINTS),
         max_epochs=experiment.options.max_epochs,
         metric=experiment.options.metric,
         device="gpu" if slots.gpus else "cpu",
@@ -48,10 +50,10 @@ def update_best(experiment: Experiment, recorded: Best | None = None) -> Best | 
     if _is_recorded(experiment, best):
         return best
     kept = experiment.path / BEST_CHECKPOINT
-    source = experiment.checkpoints / best.trial.trial_id / best_name(best.report.epoch)
+    source = _fetched(experiment, best)
     meta = _meta(source)
     if meta is not None:
-        write_atomically(kept, source.read_bytes(), sync=True)
+        keep(experiment, BEST_CHECKPOINT, source.read_bytes(), sync=True)
     else:
         # It is there if only best.yaml has been removed. Else the trial has lost its checkpoints,
         # and is on its way to this epoch again.
@@ -60,6 +62,17 @@ def update_best(experiment: Experiment, recorded: Best | None = None) -> Best | 
             return None
     write_best(experiment, _best_record(experiment, best, meta))
     return best
+
+
+def _fetched(experiment: Experiment, best: Best) -> Path:
+    """Where the best trial's checkpoint is on this machine, if it still exists."""
+    names = (CHECKPOINTS, best.trial.trial_id, best_name(best.report.epoch))
+    path = experiment.path.joinpath(*names)
+    if isinstance(experiment.place, str):
+        content = storage.read_bytes(join(experiment.place, *names))
+        if content is not None:
+            write_atomically(path, content, sync=False)
+    return path
 
 
 def _meta(path: Path) -> dict[str, Any] | None:
@@ -79,13 +92,32 @@ def _is_recorded(experiment: Experiment, best: Best) -> bool:
 
 def keep_checkpoints(experiment: Experiment) -> None:
     """Removes the checkpoints of trials that are finished."""
-    trials = experiment.results.trials
     for directory in experiment.checkpoints.glob("[0-9]*"):
         # Few directories, but perhaps many thousand trials.
-        if directory.name.isdigit() and int(directory.name) < len(trials):
-            trial = trials[int(directory.name)]
-            if trial.finished and trial.trial_id == directory.name:
-                shutil.rmtree(directory, ignore_errors=True)
+        if _is_finished(experiment, directory.name):
+            shutil.rmtree(directory, ignore_errors=True)
+    if isinstance(experiment.place, str):
+        checkpoints = join(experiment.place, CHECKPOINTS)
+        # As above: what can't be removed is left.
+        with suppress(StorageError):
+            for name in storage.directories(checkpoints):
+                if _is_finished(experiment, name):
+                    storage.delete_tree(join(checkpoints, name))
+
+
+def _is_finished(experiment: Experiment, name: str) -> bool:
+    trials = experiment.results.trials
+    if not name.isdigit() or int(name) >= len(trials):
+        return False
+    trial = trials[int(name)]
+    return trial.finished and trial.trial_id == name
+
+
+def remove_checkpoints(experiment: Experiment) -> None:
+    """Removes all trials' checkpoints."""
+    shutil.rmtree(experiment.checkpoints, ignore_errors=True)
+    if isinstance(experiment.place, str):
+        storage.delete_tree(join(experiment.place, CHECKPOINTS)).result()
 
 
 def finish_best(experiment: Experiment, dataset: Dataset, slots: Slots) -> None:
@@ -105,9 +137,10 @@ def finish_best(experiment: Experiment, dataset: Dataset, slots: Slots) -> None:
         return
     remote = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus)(_score)
     settings = trial_settings(experiment, slots)
-    path = str(experiment.path / BEST_CHECKPOINT)
+    path = experiment.path / BEST_CHECKPOINT
+    params = read_checkpoint(path)[0]["params"]
     try:
-        record["test"] = ray.get(remote.remote(path, dataset.test, settings))
+        record["test"] = ray.get(remote.remote(params, dataset.test, settings))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, MnistTuneError):
@@ -117,12 +150,11 @@ def finish_best(experiment: Experiment, dataset: Dataset, slots: Slots) -> None:
     write_best(experiment, record)
 
 
-def _score(path: str, test: Split, settings: TrialSettings) -> dict[str, float]:
+def _score(params: Arrays, test: Split, settings: TrialSettings) -> dict[str, float]:
     devices.configure(settings.device, settings.threads)
     from mnist_tune import training
 
-    arrays, _ = read_checkpoint(Path(path))
-    metrics = training.evaluate(arrays["params"], training.device_data(test))
+    metrics = training.evaluate(params, training.device_data(test))
     return {"accuracy": float(metrics.accuracy), "loss": float(metrics.loss)}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from mnist_tune import storage
 from mnist_tune.errors import RunError, SpaceError
+from mnist_tune.places import Place
 from mnist_tune.space_file import parse_yaml
 
 MAX_BYTES = 1 << 20
@@ -30,18 +31,15 @@ def dump_yaml(value: Mapping[str, Any]) -> bytes:
     return text.getvalue()
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Reads a mapping from a YAML file.
+def load_yaml(path: Place) -> dict[str, Any]:
+    """Reads a mapping from a YAML file, or from an object.
 
     Raises:
         RunError: the file can't be read, is over 1 MiB, isn't YAML, isn't a mapping, or holds
             what isn't plain data (see ``parse_yaml``).
+        StorageError: the store can't be asked for it.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+    content = _content(path)
     if len(content) > MAX_BYTES:
         raise RunError(f"{path}: over {MAX_BYTES} bytes; not a file that mnist-tune wrote")
     try:
@@ -56,6 +54,19 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document.data, dict):
         raise RunError(f"{path}: must hold a mapping; got {type(document.data).__name__}")
     return document.data
+
+
+def _content(path: Place) -> bytes:
+    if isinstance(path, str):
+        found = storage.read_bytes(path, MAX_BYTES)
+        if found is None:
+            raise RunError(f"{path}: cannot be read (No such object)")
+        return found
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _plain(value: Any) -> Any:

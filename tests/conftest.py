@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -69,6 +70,32 @@ def digits_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_dir = tmp_path_factory.mktemp("digits")
     load_dataset("digits", data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of an S3 server that has nothing in it but what tests put there."""
+    from object_store import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(
+    s3_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A new bucket; whatever is asked for by s3://BUCKET finds it."""
+    from object_store import make_bucket
+
+    name = f"bucket-{uuid4().hex}"
+    make_bucket(s3_address, name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_address}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    # One for all tests, so that programs are compiled once.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    return name
 
 
 @pytest.fixture

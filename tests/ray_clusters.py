@@ -25,6 +25,7 @@ def head(
     temporary: Path,
     *,
     cpus: int,
+    client_port: int | None = None,
     autoscaling: dict[str, Any] | None = None,
     env: dict[str, str] | None = None,
 ) -> Iterator[str]:
@@ -33,10 +34,11 @@ def head(
     Args:
         temporary: a directory with a short name, for Ray's files.
         cpus: that trials may use there.
+        client_port: of its client server.
         autoscaling: names of nodes → their resources, for an autoscaler to start up to two of.
         env: more of its environment.
     """
-    address = f"{_own_address()}:{_free_port()}"
+    address = f"{_own_address()}:{free_port()}"
     command = [
         *_RAY,
         "--head",
@@ -44,7 +46,7 @@ def head(
         f"--num-cpus={cpus}",
         "--object-store-memory=200000000",
         "--include-dashboard=false",
-        f"--ray-client-server-port={_free_port()}",
+        f"--ray-client-server-port={client_port or free_port()}",
         f"--temp-dir={temporary}",
     ]
     variables = {"RAY_enable_autoscaler_v2": "0", **(env or {})}
@@ -74,7 +76,7 @@ def node(address: str, temporary: Path, cpus: int, *args: str, **env: str) -> It
 
 @contextmanager
 def _running(command: list[str], env: dict[str, str], temporary: Path) -> Iterator[None]:
-    log = temporary.with_suffix(f".{_free_port()}.log")
+    log = temporary.with_suffix(f".{free_port()}.log")
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -105,7 +107,8 @@ def _own_address() -> str:
     return str(get_node_ip_address())
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])

@@ -21,14 +21,11 @@ from mnist_tune import report as text_report
 from mnist_tune.errors import MnistTuneError, RunError
 from mnist_tune.experiment import (
     Experiment,
-    find_run,
-    list_runs,
     open_experiment,
-    remove_half_written,
-    storage_path,
     write_trials,
 )
 from mnist_tune.results import table
+from mnist_tune.runs import find_run, list_runs, remove_half_written, storage_path
 from mnist_tune.yamls import dump_yaml, load_yaml
 
 

@@ -115,10 +115,20 @@ def test_storage_that_cannot_be_written_or_is_not_seen(
     fit = [node for node in nodes() if not node.gpus]
     # Each node is told of another place than the one where this process writes and looks.
     elsewhere = tmp_path / "elsewhere"
+    ask = preflight._ask
     monkeypatch.setattr(
-        preflight, "_answer", lambda marker, node: elsewhere / f"{marker.name}.{node.node_id}"
+        preflight, "_ask", lambda to_try, marker, names: ask(to_try, elsewhere / marker.name, names)
     )
     with pytest.raises(ClusterError, match=r"not shared: what is written here isn't seen there"):
+        check_nodes(fit, tmp_path)
+    monkeypatch.setattr(
+        preflight,
+        "_ask",
+        lambda to_try, marker, names: ask(
+            to_try, marker, {name: elsewhere / path.name for name, path in names.items()}
+        ),
+    )
+    with pytest.raises(ClusterError, match=r"not shared: what is written there isn't seen here"):
         check_nodes(fit, tmp_path)
 
 

@@ -17,14 +17,16 @@ from mnist_tune.cli.search import STORAGE_HELP
 def runs(storage_path: str | None, as_json: bool) -> None:
     """List the searches, the newest last."""
     from mnist_tune import experiment as exp
+    from mnist_tune import runs as where
     from mnist_tune.errors import MnistTuneError
     from mnist_tune.report import runs_text
 
-    storage = exp.storage_path(storage_path)
+    storage = where.storage_path(storage_path)
+    places = where.list_runs(storage)
     found = []
-    for path in exp.list_runs(storage):
+    for place in places:
         try:
-            found.append(exp.open_experiment(path))
+            found.append(exp.open_experiment(place))
         except MnistTuneError as error:
             talk(f"left out: {error}")
     if as_json:
@@ -41,13 +43,14 @@ def runs(storage_path: str | None, as_json: bool) -> None:
 def show(run: str, storage_path: str | None, as_json: bool) -> None:
     """Show a search: its trials, the best first.
 
-    RUN is a run directory, or the name of one in --storage-path.
+    RUN is a run directory, its URI, or the name of one in --storage-path.
     """
     from mnist_tune import experiment as exp
+    from mnist_tune import runs as where
     from mnist_tune.report import show_text
     from mnist_tune.results import table
 
-    found = exp.open_experiment(exp.find_run(run, exp.storage_path(storage_path)))
+    found = exp.open_experiment(where.find_run(run, where.storage_path(storage_path)))
     if as_json:
         result_json({**found.summary(), "state": found.state, "rows": table(found.results)})
     else:
@@ -62,17 +65,19 @@ def show(run: str, storage_path: str | None, as_json: bool) -> None:
 def best(run: str, storage_path: str | None, as_json: bool) -> None:
     """Print a search's best configuration, as in its best.yaml.
 
-    RUN is a run directory, or the name of one in --storage-path.
+    RUN is a run directory, its URI, or the name of one in --storage-path.
     """
     from mnist_tune import experiment as exp
+    from mnist_tune import runs as where
     from mnist_tune.errors import RunError
     from mnist_tune.yamls import dump_yaml
 
-    found = exp.open_experiment(exp.find_run(run, exp.storage_path(storage_path)))
+    found = exp.open_experiment(where.find_run(run, where.storage_path(storage_path)))
     record = found.best_record()
     if record is None:
         raise RunError(
-            f"{found.path}: no trial has finished yet; go on with: mnist-tune resume {found.path}"
+            f"{found.place}: no trial has finished yet; go on with: "
+            f"{exp.resume_command(found.place)}"
         )
     if as_json:
         result_json(record)
@@ -96,18 +101,21 @@ def evaluate(
 ) -> None:
     """Score a kept model on the test set: a search's best, or what train kept.
 
-    RUN is a run directory or a run's name; CHECKPOINT is what train --checkpoint-dir was given, or
-    a checkpoint file.
+    RUN is a run directory, its URI or a run's name; CHECKPOINT is what train --checkpoint-dir was
+    given, or a checkpoint file.
     """
     from mnist_tune import experiment as exp
+    from mnist_tune import runs as where
+    from mnist_tune.places import Place, join
     from mnist_tune.training_run import CHECKPOINT, evaluate_checkpoint
 
-    path = Path(model)
-    if (path / CHECKPOINT).is_file():
-        path /= CHECKPOINT
-    elif not path.is_file():
-        path = exp.find_run(model, exp.storage_path(storage_path)) / exp.BEST_CHECKPOINT
-    outcome = evaluate_checkpoint(path, dataset, data_dir)
+    place: Place = Path(model)
+    if (Path(model) / CHECKPOINT).is_file():
+        place = Path(model) / CHECKPOINT
+    elif not Path(model).is_file():
+        run = where.find_run(model, where.storage_path(storage_path))
+        place = join(run, exp.BEST_CHECKPOINT)
+    outcome = evaluate_checkpoint(place, dataset, data_dir)
     if as_json:
         result_json(outcome)
     else:

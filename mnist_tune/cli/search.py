@@ -15,7 +15,10 @@ from mnist_tune.cli.output import is_verbose, json_option, result, result_json, 
 if TYPE_CHECKING:
     from mnist_tune.experiment import Experiment
 
-STORAGE_HELP = "The directory for runs.  [default: ~/mnist-tune-runs]"
+STORAGE_HELP = (
+    "The directory for runs, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.  "
+    "[default: MNIST_TUNE_STORAGE, else ~/mnist-tune-runs]"
+)
 
 
 @click.command()
@@ -97,7 +100,7 @@ def search(
 def resume(run: str, storage_path: str | None, address: str | None, as_json: bool) -> None:
     """Go on with a search after Ctrl-C or a crash.
 
-    RUN is a run directory, or the name of one in --storage-path.
+    RUN is a run directory, its URI, or the name of one in --storage-path.
     """
     from mnist_tune.display import progress
     from mnist_tune.searching import resume as run_resume

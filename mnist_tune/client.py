@@ -1,0 +1,256 @@
+"""A search driven on a cluster's head for a person elsewhere: ``--address ray://HOST:PORT``.
+
+What is asked and the data go to the head through Ray's client; the search runs there as it does
+with ``--address auto``, in a task of Ray's, and its events come back to be shown.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mnist_tune import devices
+from mnist_tune.cluster import ray_session
+from mnist_tune.errors import ConfigError, InterruptedSearch, MnistTuneError, SearchError
+from mnist_tune.experiment import (
+    BEST,
+    LEDGER,
+    SEARCH,
+    Experiment,
+    open_experiment,
+    resume_command,
+)
+from mnist_tune.options import SearchOptions
+from mnist_tune.places import Place, is_uri
+from mnist_tune.signals import interruptible, uninterruptible
+from mnist_tune.slots import Say
+from mnist_tune.space import Space
+
+if TYPE_CHECKING:
+    from mnist_tune.datasets import Dataset
+    from mnist_tune.driver import Show
+
+_LOOK_EVERY_S = 0.5
+_END_WITHIN_S = 60.0
+
+Tell = Callable[[str, Any], None]
+"""Takes what happens on the head: a kind and a value."""
+
+
+class Search(NamedTuple):
+    """What is asked of a new search; see ``searching.search``."""
+
+    space: Space
+    options: SearchOptions
+    name: str | None
+    storage: str | None
+
+
+def is_far(address: str | None) -> bool:
+    """Whether a cluster is one that this process is no part of."""
+    return address is not None and address.startswith("ray://")
+
+
+def search_there(
+    work: Search, load: Callable[[], Dataset], verbose: bool, show: Show | None, say: Say
+) -> Experiment:
+    """Has a search run on a cluster's head; as ``searching.search``."""
+    address = str(work.options.address)
+    check_far_storage(work.storage)
+    work = work._replace(options=replace(work.options, address="auto"))
+    with _head(address, verbose) as run:
+        return run("drive_search", (work,), load(), show, say)
+
+
+def resume_there(
+    run: str, storage: str | None, address: str, verbose: bool, show: Show | None, say: Say
+) -> Experiment:
+    """Has a search go on on a cluster's head; as ``searching.resume``."""
+    from mnist_tune.searching import dataset_for
+
+    check_far_storage(storage)
+    with _head(address, verbose) as there:
+        seen = there("look_up", (run, storage), None, None, say)
+        data = None if seen.results.ended == "done" else dataset_for(seen.options)
+        return there("drive_resume", (run, storage), data, show, say)
+
+
+def check_far_storage(storage: str | None) -> None:
+    """Checks that a directory for runs can be found from another machine's directory.
+
+    Raises:
+        ConfigError: it's relative.
+    """
+    if storage and not (is_uri(storage) or storage.startswith(("/", "~"))):
+        raise ConfigError(
+            f"--storage-path must begin with / or ~ with --address ray://, as it's a directory of "
+            f"the cluster; got {storage!r}"
+        )
+
+
+def drive_search(tell: Tell, work: Search, dataset: Dataset) -> dict[str, Any]:
+    """Runs a search on the head."""
+    from mnist_tune.searching import search_here
+
+    show, say = _teller(tell)
+    return _copied(search_here(work, lambda: dataset, time.monotonic(), False, show, say))
+
+
+def drive_resume(
+    tell: Tell, run: str, storage: str | None, dataset: Dataset | None
+) -> dict[str, Any]:
+    """Goes on with a search on the head."""
+    from mnist_tune.searching import resume_here
+
+    def load(_options: SearchOptions) -> Dataset:
+        assert dataset is not None
+        return dataset
+
+    show, say = _teller(tell)
+    return _copied(resume_here(run, storage, "auto", load, time.monotonic(), False, show, say))
+
+
+def look_up(_tell: Tell, run: str, storage: str | None, _dataset: None) -> dict[str, Any]:
+    """Reads a run on the head."""
+    from mnist_tune.runs import find_run, storage_path
+
+    return _copied(open_experiment(find_run(run, storage_path(storage))))
+
+
+def _teller(tell: Tell) -> tuple[Show, Say]:
+    told = False
+
+    def show(experiment: Experiment, event: dict[str, Any]) -> None:
+        nonlocal told
+        if not told:
+            tell("run", _copied(experiment))
+            told = True
+            # The ledger has it already.
+            tell("shown", event)
+            return
+        tell("event", event)
+
+    return show, lambda line: tell("line", line)
+
+
+def _copied(experiment: Experiment) -> dict[str, Any]:
+    files = {}
+    for name in (SEARCH, LEDGER, BEST):
+        path = experiment.path / name
+        if path.exists():
+            files[name] = path.read_bytes()
+    return {"place": str(experiment.place), "files": files}
+
+
+def _opened(copied: dict[str, Any]) -> Experiment:
+    """A run of the cluster, from a copy of its files that stays until this process ends."""
+    directory = Path(tempfile.mkdtemp(prefix="mnist-tune-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    for name, content in copied["files"].items():
+        (directory / name).write_bytes(content)
+    place: Place = copied["place"] if is_uri(copied["place"]) else Path(copied["place"])
+    return replace(open_experiment(directory), place=place, copy=directory)
+
+
+@contextmanager
+def _head(address: str, verbose: bool) -> Iterator[Callable[..., Experiment]]:
+    """Gives what runs a function of this module on the head of a cluster."""
+    with interruptible(), ray_session(address, verbose) as connect:
+        connect()
+        import ray
+        from ray.util.queue import Queue
+
+        messages = Queue(actor_options={"num_cpus": 0})
+
+        def run(
+            function: str, arguments: tuple[Any, ...], data: Any, show: Show | None, say: Say
+        ) -> Experiment:
+            task = _on_head(function, messages, arguments, ray.put(data))
+            seen: list[Experiment] = []
+            try:
+                while not ray.wait([task], timeout=0)[0]:
+                    _show_all(messages, seen, show, say)
+                _show_all(messages, seen, show, say)
+                return _opened(_result(task, address))
+            except KeyboardInterrupt:
+                with uninterruptible():
+                    ray.cancel(task)
+                    ray.wait([task], timeout=_END_WITHIN_S)
+                place = seen[0].place if seen else "nowhere: it had not begun"
+                hint = f"\ngo on with: {resume_command(place)} --address {address}" if seen else ""
+                raise InterruptedSearch(
+                    f"interrupted; what it has so far is on the cluster, in {place}{hint}"
+                ) from None
+
+        yield run
+
+
+def _on_head(function: str, messages: Any, arguments: tuple[Any, ...], data: Any) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ours = devices.versions()["mnist-tune"]
+
+    # Inside a function, so that Ray takes its code along: mnist_tune may not be there.
+    def there(data: Any) -> Any:
+        from importlib import import_module
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            theirs = version("mnist-tune")
+        except PackageNotFoundError:
+            theirs = "none"
+        if theirs != ours:
+            return {"other": theirs}
+        drive = getattr(import_module("mnist_tune.client"), function)
+        return drive(lambda kind, value: messages.put((kind, value)), *arguments, data)
+
+    heads = [node for node in ray.nodes() if node["Resources"].get("node:__internal_head__")]
+    strategy = NodeAffinitySchedulingStrategy(heads[0]["NodeID"], soft=False)
+    task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(there)
+    return task.remote(data)
+
+
+def _show_all(messages: Any, seen: list[Experiment], show: Show | None, say: Say) -> None:
+    from ray.util.queue import Empty
+
+    while True:
+        try:
+            kind, value = messages.get(timeout=_LOOK_EVERY_S)
+        except Empty:
+            return
+        if kind == "line":
+            say(value)
+        elif kind == "run":
+            seen.append(_opened(value))
+        elif seen:
+            if kind == "event":
+                seen[0].results.apply(value)
+            if show:
+                show(seen[0], value)
+
+
+def _result(task: Any, address: str) -> dict[str, Any]:
+    import ray
+
+    try:
+        result: dict[str, Any] = ray.get(task)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, MnistTuneError):
+            raise cause from None
+        said = str(cause or error).strip().splitlines()[-1]
+        raise SearchError(f"the search on the cluster at {address} broke off: {said}") from None
+    if "other" in result:
+        raise SearchError(
+            f"the head of the cluster at {address} has mnist-tune {result['other']}, this is "
+            f"{devices.versions()['mnist-tune']}; install the same on both"
+        )
+    return result
