@@ -6,6 +6,7 @@ network in the middle of it, ``ray down``. Exits with 1 if anything is lost or l
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -17,6 +18,9 @@ def main() -> None:
     """Plays it and prints the table."""
     if reason := missing():
         raise SystemExit(f"python -m tests.cluster {reason}")
+
+    # So that the hosts are removed then too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def tell(row: Row) -> None:
         sys.stdout.write(f"| {row.what} | {row.took_s:.1f} | {row.detail} |\n")

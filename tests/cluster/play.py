@@ -46,7 +46,8 @@ parameters:
   beta: {distribution: uniform, low: 0.0, high: 0.9}
 """
 _NOT_OURS = {".git", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
-_TURN_S = 300  # for what takes half a minute on an idle machine
+_LIMIT_S = 600  # for what takes a minute at most on an idle machine
+_LOOK_EVERY_S = 0.5  # looking takes CPU time from the hosts
 
 
 class Row(NamedTuple):
@@ -59,6 +60,7 @@ class Row(NamedTuple):
 
 Tell = Callable[[Row], None]
 Said = Callable[..., None]
+Driver = subprocess.Popen[bytes]
 
 
 def play(directory: Path, tell: Tell) -> None:
@@ -80,20 +82,18 @@ def play(directory: Path, tell: Tell) -> None:
 
     at_laptop(directory, f"ray up -y {_CLUSTER}")
     said("ray up has returned")
-    nodes = wait_until(
-        lambda: (found := alive(directory)) and len(found) == 3 and found, _TURN_S, "3 nodes"
-    )
+    nodes = _wait(lambda: (found := alive(directory)) and len(found) == 3 and found, "3 nodes")
     said("3 nodes have joined")
     with searching(directory) as driver:
-        _wait(driver, lambda: placed(run), "a report")
+        _wait(lambda: placed(run), "a report", driver)
         said("first report of a trial")
-        _wait(driver, lambda: set(placed(run).values()) == set(nodes.values()), "3 nodes used")
+        _wait(lambda: set(placed(run).values()) == set(nodes.values()), "3 nodes used", driver)
         said("trials on all nodes", spread(run, nodes))
         _no_tensorflow(directory)
-        _wait(driver, lambda: in_the_middle(run, nodes), "trials in the middle on both workers")
+        _wait(lambda: in_the_middle(run, nodes), "trials in the middle on both workers", driver)
         known = ledger.read(run / "ledger.jsonl")
         nodes |= hurt(directory, run, driver, nodes, said)
-        driver.wait(2 * _TURN_S)
+        driver.wait(_LIMIT_S)
         said("the search has ended", spread(run, nodes))
     output = (directory / "search.log").read_text()
     _hold(driver.returncode == 0, f"the search exited with {driver.returncode}: {output[-800:]}")
@@ -103,16 +103,12 @@ def play(directory: Path, tell: Tell) -> None:
     down_s = time.monotonic()
     at_laptop(directory, f"ray down -y {_CLUSTER}")
     for host in (HEAD, CUT_OFF):
-        wait_until(lambda host=host: not _ray(directory, host), _TURN_S, f"no Ray on {host}")
+        _wait(lambda host=host: not _ray(directory, host), f"no Ray on {host}")
     said("ray down, and no process of Ray on any host", since_s=down_s)
 
 
 def hurt(
-    directory: Path,
-    run: Path,
-    driver: subprocess.Popen[bytes],
-    nodes: Mapping[str, str],
-    said: Said,
+    directory: Path, run: Path, driver: Driver, nodes: Mapping[str, str], said: Said
 ) -> dict[str, str]:
     """Takes the power of a worker and the network of the other, which gets it back.
 
@@ -125,19 +121,15 @@ def hurt(
     link(directory, CUT_OFF, "down")
     said(f"{POWERLESS} loses its power", f"trials there: {_names(moving[POWERLESS])}")
     said(f"{CUT_OFF} is cut off the network", f"trials there: {_names(moving[CUT_OFF])}")
-    _wait(driver, lambda: set(alive(directory)) == {HEAD}, "Ray has given both up")
+    _wait(lambda: set(alive(directory)) == {HEAD}, "Ray gives both up", driver)
     said("Ray has given both up", since_s=hurt_s)
     link(directory, CUT_OFF, "up")
     plugged_s = time.monotonic()
-    for host in WORKERS:
-        _wait(
-            driver,
-            lambda host=host: moved(run, nodes[host], moving[host]),
-            f"trials of {host} elsewhere",
-        )
-        said(f"{host}'s trials go on elsewhere", spread(run, nodes), hurt_s)
-    again = wait_until(lambda: alive(directory).get(CUT_OFF), _TURN_S, f"{CUT_OFF} back")
+    again = _wait(lambda: alive(directory).get(CUT_OFF), f"{CUT_OFF} back")
     said(f"{CUT_OFF} is back", since_s=plugged_s)
+    for host in WORKERS:
+        _wait(lambda host=host: moved(run, nodes[host], moving[host]), f"{host}'s trials elsewhere")
+        said(f"{host}'s trials have gone on elsewhere", spread(run, nodes), hurt_s)
     return {f"{CUT_OFF} again": again}
 
 
@@ -171,13 +163,13 @@ def at_laptop(directory: Path, command: str) -> str:
     Raises:
         LostError: it failed.
     """
-    done = execute(directory, LAPTOP, f"cd mnist-tune && {command}", 2 * _TURN_S)
+    done = execute(directory, LAPTOP, f"cd mnist-tune && {command}", _LIMIT_S)
     _hold(done.returncode == 0, f"{command}: {done.stdout[-800:]}{done.stderr[-800:]}")
     return done.stdout
 
 
 @contextmanager
-def searching(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+def searching(directory: Path) -> Iterator[Driver]:
     """The search, on the cluster's head, for the time of a ``with``."""
     search = (
         f"mnist-tune search --address auto --storage-path {SHARED}/runs --name play "
@@ -233,10 +225,16 @@ def moved(run: Path, node: str, trials: set[int]) -> bool:
     return all(placed(run)[trial] != node for trial in trials)
 
 
-def _wait(driver: subprocess.Popen[bytes], condition: Callable[[], Any], what: str) -> Any:
-    found = wait_until(lambda: driver.poll() is not None or condition(), _TURN_S, what)
-    _hold(driver.poll() is None, f"the search ended before there was: {what}")
-    return found
+def _wait(condition: Callable[[], Any], what: str, driver: Driver | None = None) -> Any:
+    """Waits for a condition to give something true and returns it; the search has to go on."""
+
+    def look() -> Any:
+        _hold(driver is None or driver.poll() is None, f"the search ended before there was: {what}")
+        if not (found := condition()):
+            time.sleep(_LOOK_EVERY_S)
+        return found
+
+    return wait_until(look, _LIMIT_S, what)
 
 
 def spread(run: Path, nodes: Mapping[str, str]) -> str:
