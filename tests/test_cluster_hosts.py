@@ -49,16 +49,18 @@ def test_where_trials_are(tmp_path: Path) -> None:
     events = [
         drawn(0),
         drawn(1),
-        {**report(0, 1), "node": "a"},
-        {**report(1, 1), "node": "b"},
-        {**report(1, 2), "node": "a"},
+        {**report(0, 1), "node": "a", "time": 1.0},
+        {**report(1, 1), "node": "b", "time": 2.0},
+        {**report(1, 2), "node": "a", "time": 3.0},
+        {**report(1, 3), "node": "a", "time": 4.0},
     ]
     ledger.append(tmp_path / "ledger.jsonl", events)
     assert play.placed(tmp_path) == {0: "a", 1: "a"}
     assert play.running_on(tmp_path, "a", 1) == {0}
-    assert play.running_on(tmp_path, "a", 2) == {0, 1}
-    assert play.moved(tmp_path, "b", {1})
-    assert not play.moved(tmp_path, "a", {0, 1})
+    assert play.running_on(tmp_path, "a", 3) == {0, 1}
+    assert play.moved_at(tmp_path, "b", {1}) == 3.0
+    assert play.moved_at(tmp_path, "a", {0, 1}) is None
+    assert play.moved_at(tmp_path, "b", {0, 1}) == 3.0
 
 
 def test_a_table_that_is_not_whole_is_seen(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ on every host, went on elsewhere, never imported TensorFlow, and that nothing is
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 import subprocess
@@ -77,8 +78,10 @@ def play(directory: Path, tell: Tell) -> None:
     furnish_laptop(directory)
     began_s = time.monotonic()
 
-    def said(what: str, detail: str = "", since_s: float = began_s) -> None:
-        tell(Row(what, time.monotonic() - since_s, detail))
+    def said(
+        what: str, detail: str = "", since_s: float = began_s, took_s: float | None = None
+    ) -> None:
+        tell(Row(what, time.monotonic() - since_s if took_s is None else took_s, detail))
 
     at_laptop(directory, f"ray up -y {_CLUSTER}")
     said("ray up has returned")
@@ -116,7 +119,7 @@ def hurt(
         The node that the other is from then on.
     """
     moving = {host: running_on(run, nodes[host], EPOCHS // 2) for host in WORKERS}
-    hurt_s = time.monotonic()
+    hurt_s, hurt_at = time.monotonic(), time.time()
     power_off(directory, POWERLESS)
     link(directory, CUT_OFF, "down")
     said(f"{POWERLESS} loses its power", f"trials there: {_names(moving[POWERLESS])}")
@@ -128,8 +131,9 @@ def hurt(
     again = _wait(lambda: alive(directory).get(CUT_OFF), f"{CUT_OFF} back")
     said(f"{CUT_OFF} is back", since_s=plugged_s)
     for host in WORKERS:
-        _wait(lambda host=host: moved(run, nodes[host], moving[host]), f"{host}'s trials elsewhere")
-        said(f"{host}'s trials have gone on elsewhere", spread(run, nodes), hurt_s)
+        at = functools.partial(moved_at, run, nodes[host], moving[host])
+        took_s = _wait(at, f"{host}'s trials elsewhere", driver) - hurt_at
+        said(f"{host}'s trials have gone on elsewhere", spread(run, nodes), took_s=took_s)
     return {f"{CUT_OFF} again": again}
 
 
@@ -220,17 +224,24 @@ def in_the_middle(run: Path, nodes: Mapping[str, str]) -> bool:
     return ended >= 2 and all(running_on(run, nodes[host], EPOCHS // 2) for host in WORKERS)
 
 
-def moved(run: Path, node: str, trials: set[int]) -> bool:
-    """Whether trials that ran on a node have reported from elsewhere."""
-    return all(placed(run)[trial] != node for trial in trials)
+def moved_at(run: Path, node: str, trials: set[int]) -> float | None:
+    """When the last of some trials that ran on a node reported from elsewhere; None: not yet."""
+    first: dict[int, float] = {}
+    for event in events(run, "report"):
+        if event["node"] == node:
+            first.pop(event["trial"], None)
+        elif event["trial"] in trials:
+            first.setdefault(event["trial"], event["time"])
+    return max(first.values()) if first.keys() == trials else None
 
 
 def _wait(condition: Callable[[], Any], what: str, driver: Driver | None = None) -> Any:
-    """Waits for a condition to give something true and returns it; the search has to go on."""
+    """Waits for a condition to give something true and returns it; the search may not end first."""
 
     def look() -> Any:
-        _hold(driver is None or driver.poll() is None, f"the search ended before there was: {what}")
+        ended = driver is not None and driver.poll() is not None
         if not (found := condition()):
+            _hold(not ended, f"the search ended before there was: {what}")
             time.sleep(_LOOK_EVERY_S)
         return found
 
