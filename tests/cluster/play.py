@@ -158,7 +158,8 @@ def edit(content: dict[str, Any]) -> None:
     for line in installing:
         content["setup_commands"].remove(line)
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
-        content[commands][-1] += " --num-cpus=2 --object-store-memory=200000000"
+        small = "ray start --num-cpus=2 --object-store-memory=200000000 "
+        content[commands][-1] = content[commands][-1].replace("ray start ", small)
 
 
 def at_laptop(directory: Path, command: str) -> str:
