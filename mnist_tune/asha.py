@@ -67,6 +67,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
                 "loss": result["loss"],
                 "epoch_s": result["epoch_s"],
                 "worker": f"{result.get('hostname', '')}:{result.get('pid', '')}",
+                "node": result.get("node", ""),
                 "decision": _word(decision),
                 "reason": decision.reason,
             }

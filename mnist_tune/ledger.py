@@ -13,7 +13,8 @@ Events, told apart by ``event``:
     session  slots                                               a driver begins
     end      reason, wall_s                                      a driver is through
 
-A number that is not finite is written as null.
+A number that is not finite is written as null. Reports also say where they come from, which
+nothing depends on: ``worker``, a host and a process, and ``node``, Ray's id of that host.
 """
 
 from __future__ import annotations

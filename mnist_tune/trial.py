@@ -37,7 +37,8 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
     """Trains one configuration after another; nothing of one is left for the next.
 
     A configuration is that of ``hparams.complete`` with its trial's number under ``trial``.
-    Reports hold ``epoch``, ``accuracy``, ``loss`` (validation) and ``epoch_s``.
+    Reports hold ``epoch``, ``accuracy``, ``loss`` (validation), ``epoch_s`` and ``node``, by which
+    Ray knows where the trial runs.
     """
 
     _state: State
@@ -59,8 +60,11 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         """
         _check_node(settings)
         devices.configure(settings.device, settings.threads)
+        import ray
+
         from mnist_tune import training
 
+        self._node = ray.get_runtime_context().get_node_id()
         self._settings = settings
         self._train = training.device_data(train)
         self._validation = training.device_data(validation)
@@ -76,7 +80,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         """Trains and evaluates one epoch, or sends again the report of the one before."""
         if self._unsent is not None:
             report, self._unsent = self._unsent, None
-            return report
+            return {**report, "node": self._node}
         from mnist_tune import training
 
         start = time.perf_counter()
@@ -93,7 +97,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         }
         self._epoch = epoch
         self._save(report)
-        return report
+        return {**report, "node": self._node}
 
     def _begin(self, config: dict[str, Any]) -> None:
         from mnist_tune import training

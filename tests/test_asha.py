@@ -46,6 +46,7 @@ def result(epoch: int, accuracy: float = 0.5, loss: float = 1.0) -> dict[str, An
         "epoch_s": 0.5,
         "hostname": "host",
         "pid": 7,
+        "node": "node-1",
         "training_iteration": 99,
     }
 
@@ -75,6 +76,7 @@ def test_a_report_is_recorded_with_its_decision() -> None:
             "loss": 0.25,
             "epoch_s": 0.5,
             "worker": "host:7",
+            "node": "node-1",
             "decision": "continue",
             "reason": "",
         },
@@ -86,6 +88,7 @@ def test_a_report_is_recorded_with_its_decision() -> None:
             "loss": 0.5,
             "epoch_s": 0.5,
             "worker": "host:7",
+            "node": "node-1",
             "decision": "stop",
             "reason": "rung 1: rank 2 of 2, best 1 go on",
         },

@@ -157,6 +157,9 @@ def test_each_rung_promotes_the_papers_trials(
     assert done.stderr.count(" paused after epoch 1: ") == 8
     if concurrent == "1":
         assert len({e["worker"] for e in events(run, "report")}) == 1
+    nodes = {e["node"] for e in events(run, "report")}
+    assert len(nodes) == 1
+    assert "" not in nodes
     # A trial that paused has trained as one that never did.
     again = cli(
         *("train", "--config", run / "best.yaml", "--json", "--data-dir", digits_data_dir),
