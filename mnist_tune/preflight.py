@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnist_tune import devices, storage
-from mnist_tune.errors import ClusterError, StorageError
+from mnist_tune.errors import ClusterError, RunError, StorageError
 from mnist_tune.options import SearchOptions
 from mnist_tune.places import Place, join, with_endpoint
 from mnist_tune.slots import Node, Say, Slots, cluster_slots, has_room, local_slots, nodes
@@ -90,6 +90,10 @@ def try_nodes(to_try: Sequence[Node], runs: Place) -> list[NodeReport]:
         to_try: the nodes.
         runs: the directory for runs, or its URI; a file is written there and removed again, by
             this process and by each node.
+
+    Raises:
+        RunError: this process can't write there.
+        StorageError: as RunError, of a store.
     """
     # A name that was never there: no file system has it in a cache.
     name = f".mnist-tune-preflight-{secrets.token_hex(8)}"
@@ -97,6 +101,11 @@ def try_nodes(to_try: Sequence[Node], runs: Place) -> list[NodeReport]:
     answers = {node.node_id: join(with_endpoint(runs), f"{name}.{node.node_id}") for node in to_try}
     try:
         _write(marker)
+    except OSError as error:
+        raise RunError(
+            f"{runs}: cannot be written ({error.strerror or error}); choose another --storage-path"
+        ) from None
+    try:
         seen = _ask(to_try, marker, answers)
         here = devices.versions()
         return [

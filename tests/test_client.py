@@ -106,7 +106,7 @@ def test_errors_come_as_they_are(
     asked = command(cluster, lr_beta, digits_data_dir, "wrong")
     done = cli(*asked, "--storage-path", "/proc/nowhere")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("Error: /proc/nowhere/wrong: cannot be made")
+    assert "Error: /proc/nowhere: cannot be written (No such file or directory)" in done.stderr
     missing = cli("resume", "nothing", "--address", cluster.address)
     assert missing.returncode == 2
     assert "nothing: no run directory" in missing.stderr
