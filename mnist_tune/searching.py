@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mnist_tune import client, devices
+from mnist_tune import afar, devices
 from mnist_tune import storage as stores
 from mnist_tune.cluster import local_gpus, ray_session
 from mnist_tune.datasets import Dataset, check_sizes, default_validation_size, load_dataset
@@ -73,14 +73,14 @@ def search(
     validation_size(asked)
     # Raises for a space that can't be drawn from, before Ray is started for it.
     grid_size(space, asked.searcher)
-    work = client.Search(space, asked, name, storage)
-    if client.is_far(asked.address):
-        return client.search_there(work, partial(dataset_for, asked), verbose, show, say)
+    work = afar.Search(space, asked, name, storage)
+    if afar.is_far(asked.address):
+        return afar.search_there(work, partial(dataset_for, asked), verbose, show, say)
     return search_here(work, partial(dataset_for, asked), began_s, verbose, show, say)
 
 
 def search_here(
-    work: client.Search,
+    work: afar.Search,
     load: Callable[[], Dataset],
     began_s: float,
     verbose: bool,
@@ -127,8 +127,8 @@ def resume(
         As ``search``.
     """
     began_s = time.monotonic()
-    if address is not None and client.is_far(SearchOptions(address=address).address):
-        return client.resume_there(run, storage, address, verbose, show, say)
+    if address is not None and afar.is_far(SearchOptions(address=address).address):
+        return afar.resume_there(run, storage, address, verbose, show, say)
     return resume_here(run, storage, address, dataset_for, began_s, verbose, show, say)
 
 

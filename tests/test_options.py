@@ -101,14 +101,16 @@ def test_texts(name: str) -> None:
 
 
 def test_an_address_names_no_module() -> None:
-    for address in ("auto", "head:6379", "10.0.0.1:6379", "[::1]:6379"):
+    for address in ("auto", "head:6379", "10.0.0.1:6379", "[::1]:6379", "ray://head:10001"):
         assert SearchOptions(address=address).address == address
     # Ray imports what stands before "://".
     for wrong in (
         "",
         "here",
-        "ray://head:10001",
+        "ray://head",
+        "ray://ray://head:10001",
         "evil://x",
+        "evil://x:1",
         "a/b:1",
         "head:",
         "head:1/",
@@ -116,7 +118,8 @@ def test_an_address_names_no_module() -> None:
         ["auto"],
     ):
         assert refusal(address=wrong) == (
-            f"--address must be auto, or HOST:PORT of a cluster's head; got {wrong!r}"
+            "--address must be auto, HOST:PORT of a cluster's head, or ray://HOST:PORT of its "
+            f"client server; got {wrong!r}"
         )
 
 

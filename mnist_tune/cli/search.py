@@ -48,7 +48,10 @@ STORAGE_HELP = (
 @click.option("--data-dir", help="Where the data is.  [default: TFDS's directory]")
 @click.option("--storage-path", help=STORAGE_HELP)
 @click.option("--name", help="The run's name.  [default: from the space and the time]")
-@click.option("--address", help="A Ray cluster; 'auto' on its head.  [default: this machine]")
+@click.option(
+    "--address",
+    help="A Ray cluster: auto on its head, ray://HOST:10001 elsewhere.  [default: this machine]",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and start nothing.")
 @json_option
 @verbose_option

@@ -14,18 +14,18 @@ from conftest import Cli
 from processes import events, nothing_left, start, temporary_directory, wait_until
 from ray_clusters import free_port, head
 
-from mnist_tune import client
+from mnist_tune import afar
 from mnist_tune.errors import ConfigError
 
 
 @pytest.mark.parametrize("storage", [None, "/mnt/runs", "~/runs", "s3://bucket/runs"])
 def test_storage_that_means_the_same_elsewhere(storage: str | None) -> None:
-    client.check_far_storage(storage)
+    afar.check_far_storage(storage)
 
 
 def test_a_relative_directory_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"begin with / or ~ .*; got 'runs'"):
-        client.check_far_storage("runs")
+        afar.check_far_storage("runs")
 
 
 class Cluster(NamedTuple):

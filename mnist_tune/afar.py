@@ -209,7 +209,7 @@ def _on_head(function: str, messages: Any, arguments: tuple[Any, ...], data: Any
             theirs = "none"
         if theirs != ours:
             return {"other": theirs}
-        drive = getattr(import_module("mnist_tune.client"), function)
+        drive = getattr(import_module("mnist_tune.afar"), function)
         return drive(lambda kind, value: messages.put((kind, value)), *arguments, data)
 
     heads = [node for node in ray.nodes() if node["Resources"].get("node:__internal_head__")]
