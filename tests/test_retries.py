@@ -6,11 +6,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from processes import temporary_directory
 from ray import tune
+from ray.exceptions import RayActorError
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 
 from mnist_tune.cluster import ray_session
 from mnist_tune.retries import retries
@@ -86,3 +91,32 @@ def test_a_trial_that_fails_at_its_beginning_is_tried_again(fail: str, tmp_path:
 def test_ray_alone_gives_such_a_trial_up(fail: str, tmp_path: Path) -> None:
     # Once Ray mends this, retries.py has no reason to be.
     assert outcome(tmp_path, fail) == (["done", "done", "failed"], 1)
+
+
+def lost(said: str) -> RayActorError:
+    return RayActorError(error_msg=f"The actor died unexpectedly.\n{said} Node Id: 12")
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (lost("The actor died because its node has died."), False),
+        (lost("The actor never ran - it was cancelled before it started running."), False),
+        (lost("Its process was killed."), True),
+        (ValueError("its node has died"), True),
+    ],
+)
+def test_only_a_lost_node_is_not_the_trials_failure(error: Exception, counts: bool) -> None:
+    counted: list[bool] = []
+
+    def failed(_controller: Any, _trial: Trial, error: Exception) -> None:
+        # As Trial.handle_error asks.
+        counted.append(not getattr(error, "preempted", False))
+
+    failed.__name__ = "_trial_task_failure"
+    trial: Any = SimpleNamespace(config={"trial": 0}, status=Trial.RUNNING)
+    controller: Any = SimpleNamespace(_resetting_trials=set())
+    with patch.object(TuneController, failed.__name__, failed), retries():
+        for _ in range(22):
+            TuneController._trial_task_failure(controller, trial, error)
+    assert counted == [counts] * 20 + [True] * 2
