@@ -115,7 +115,7 @@ def test_only_a_lost_node_is_not_the_trials_failure(error: Exception, counts: bo
 
     failed.__name__ = "_trial_task_failure"
     trial: Any = SimpleNamespace(config={"trial": 0}, status=Trial.RUNNING)
-    controller: Any = SimpleNamespace(_resetting_trials=set())
+    controller: Any = SimpleNamespace(_resetting_trials=[])
     with patch.object(TuneController, failed.__name__, failed), retries():
         for _ in range(22):
             TuneController._trial_task_failure(controller, trial, error)
