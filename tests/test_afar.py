@@ -82,7 +82,7 @@ def test_interrupted_here_it_ends_there_and_goes_on(
     run = cluster.home / "mnist-tune-runs" / "cut"
     asked = command(cluster, lr_beta, digits_data_dir, "cut")
     with temporary_directory() as temporary:
-        search = start(temporary, *asked, "--max-epochs", "30", "--scheduler", "fifo")
+        search = start(temporary, *asked, "--max-epochs", "16", "--scheduler", "fifo")
         wait_until(lambda: len(events(run, "report")) > 3, 120, "reports")
         search.send_signal(signal.SIGINT)
         _, said = search.communicate(timeout=90)
@@ -96,7 +96,7 @@ def test_interrupted_here_it_ends_there_and_goes_on(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["completed"] == 4
     assert events(run, "report")[: len(before)] == before
-    assert len(events(run, "report")) == 4 * 30
+    assert len(events(run, "report")) == 4 * 16
 
 
 @pytest.mark.slow
