@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from benchmarks import driver, kernel, parallel, searches, start, turnover
+from benchmarks import driver, kernel, parallel, scaling, searches, start, turnover
 from benchmarks.machine import machine, versions
 from benchmarks.processes import ContestantError
 from benchmarks.report import README, RESULTS, Table, insert, markdown, note, save
@@ -36,6 +36,7 @@ BENCHMARKS = {
     "search-mnist": Benchmark(searches.measure_mnist, searches.table, ["mnist"]),
     "search-digits": Benchmark(searches.measure_digits, searches.table, ["digits"]),
     "driver": Benchmark(driver.measure, driver.table, ["digits"]),
+    "scaling": Benchmark(scaling.measure, scaling.table, ["digits"]),
 }
 
 
@@ -47,8 +48,8 @@ BENCHMARKS = {
 def main(names: tuple[str, ...], data_dir: str | None, rounds: int | None, quick: bool) -> None:
     """Measure mnist-tune against its peers, side by side.
 
-    NAME is kernel, parallel, turnover, start, search-mnist, search-digits or driver; all if none
-    is given.
+    NAME is kernel, parallel, turnover, start, search-mnist, search-digits, driver or scaling; all
+    if none is given.
     """
     take_cores()
     settings = Settings(str(checked_data_dir(data_dir)), quick, rounds or (1 if quick else 3))

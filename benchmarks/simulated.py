@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +16,7 @@ import numpy as np
 from ray import tune
 
 from benchmarks.settings import CORES, SPACE
+from benchmarks.usage import resident_bytes
 from mnist_tune.checkpoints import best_name, write_checkpoint
 from mnist_tune.options import TrialSettings
 from mnist_tune.places import join
@@ -98,7 +97,7 @@ class Watch:
     def on_trial(self) -> None:
         """Takes note of a new trial."""
         self.trials += 1
-        self._memory.append((self.trials, _resident_bytes()))
+        self._memory.append((self.trials, resident_bytes()))
 
     def record(self) -> dict[str, Any]:
         """What came out; memory growth is from the first tenth of the trials on."""
@@ -111,11 +110,6 @@ class Watch:
             "bytes_per_trial": (after - before) / max(1, late - early),
             "resident_bytes": after,
         }
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def run_ours(trials: int, directory: str, data_dir: str) -> dict[str, Any]:

@@ -91,6 +91,9 @@ class Asha(FIFOScheduler):  # type: ignore[misc]
             }
         )
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Leaves it to Tune, which goes by their order too; a FIFO looks at all at each event."""
+
     def __reduce__(self) -> tuple[type[FIFOScheduler], tuple[()]]:
         """Ray pickles its schedulers for a restore that mnist-tune doesn't use."""
         return FIFOScheduler, ()

@@ -106,7 +106,8 @@ def check_outcome(experiment: Experiment) -> None:
 def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | None) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
     written = time.monotonic()
-    every_s = _WRITE_TO_STORE_EVERY_S if experiment.segments else _WRITE_EVERY_S
+    least_s = _WRITE_TO_STORE_EVERY_S if experiment.segments else _WRITE_EVERY_S
+    every_s = least_s
     recorded: Best | None = None
 
     def tell(event: Event) -> None:
@@ -119,7 +120,7 @@ def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | 
             show = None
 
     def record(event: Event) -> None:
-        nonlocal written, recorded
+        nonlocal written, recorded, every_s
         experiment.record(event)
         tell(event)
         if event["event"] == "promote" or event.get("decision") == "continue":
@@ -127,9 +128,12 @@ def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | 
         recorded = update_best(experiment, recorded)
         if event.get("decision") != "pause":
             keep_checkpoints(experiment)
-        if time.monotonic() - written > every_s:
+        began = time.monotonic()
+        if began - written > every_s:
             write_trials(experiment)
             written = time.monotonic()
+            # It takes longer the more trials there are.
+            every_s = max(least_s, 20 * (written - began))
 
     started = {"event": "session", "time": round(time.time(), 3), "slots": slots.count}
     experiment.record(started)
@@ -177,6 +181,7 @@ def _fit(
     from mnist_tune.budget import time_budget
     from mnist_tune.retries import retries
     from mnist_tune.trial import TrainingTrial
+    from mnist_tune.warm_starts import warm_starts
     from mnist_tune.winner import trial_settings
 
     options, storage = experiment.options, above(experiment.place)
@@ -194,8 +199,11 @@ def _fit(
             raise
 
     searcher, num_samples = searcher_for(experiment, slots, rungs, record_or_fail)
-    # Trials that wait for a slot are what makes a cluster grow.
-    waiting = slots.count if options.address is None else min(len(experiment.results.trials), 200)
+    # Trials that wait for a slot are what makes a cluster grow, and what warm processes go on with
+    # while others start.
+    waiting = slots.count
+    if options.address is not None:
+        waiting = min(len(experiment.results.trials), slots.count + 200)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(waiting)
     trainable = tune.with_parameters(
         TrainingTrial,
@@ -223,7 +231,7 @@ def _fit(
         ),
     )
     try:
-        with retries():
+        with retries(), warm_starts():
             tuner.fit()
     except Exception as error:
         first = failures[0] if failures else error

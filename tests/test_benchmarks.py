@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import driver, searches
+from benchmarks import driver, scaling, searches
 from benchmarks.processes import ContestantError, Finished, run
 from benchmarks.report import Table, insert, markdown, save, seconds
 from benchmarks.rounds import interleave, median, ratio
 from benchmarks.settings import Settings
 from benchmarks.turnover import turnovers
+from benchmarks.usage import AGENTS, GCS, IDLE, OTHERS, RAYLETS, TRIALS, kinds_of, usage
 
 
 def test_the_median_of_an_even_number_is_between_the_two_in_the_middle() -> None:
@@ -106,6 +110,64 @@ def test_search_tables_compare_with_ours() -> None:
     table = searches.table({"contestants": {searches.OURS: runs(2, 3, 2), "other": runs(9, 8, 1)}})
     assert table.rows[0][:3] == [searches.OURS, "2", "1.00"]
     assert table.rows[1] == ["other", "8", "4.00", "4", "10", "90.00 %", "80.00 %"]
+
+
+def test_processes_of_another_cluster_are_not_counted() -> None:
+    processes = {
+        1: (0, "/x/ray/gcs/gcs_server --log_dir=/tmp/a/logs"),
+        2: (0, "/x/ray/raylet/raylet --session_dir=/tmp/a/session"),
+        3: (0, "/x/ray/raylet/raylet --session_dir=/tmp/b/session"),
+        4: (2, "ray::PacedTrial.train "),
+        5: (2, "ray::IDLE "),
+        6: (2, "ray::DashboardAgent "),
+        7: (3, "ray::PacedTrial.train "),
+        8: (0, "python log_monitor.py --session-dir=/tmp/a/session"),
+    }
+    kinds = {1: GCS, 2: RAYLETS, 4: TRIALS, 5: IDLE, 6: AGENTS, 8: OTHERS}
+    assert kinds_of(processes, Path("/tmp/a")) == kinds
+
+
+def test_what_a_process_uses_is_measured(tmp_path: Path) -> None:
+    busy = f"import time; '{tmp_path}'\nwhile time.process_time() < 60: pass"
+    with subprocess.Popen([sys.executable, "-c", busy]) as process:
+        time.sleep(1)
+        used = usage(tmp_path, memory=True)[OTHERS]
+        process.kill()
+    assert used.processes == 1
+    assert 0.1 < used.cpu_s < 2
+    assert 1 << 20 < used.pss_bytes < 100 << 20
+
+
+def test_the_scaling_tables_figures_are_per_second_per_report_and_per_process() -> None:
+    cores = {"driver": 0.5, GCS: 0.25, RAYLETS: 0.125, TRIALS: 1.0}
+    paced = {"wall_s": 10.0, "reports": 1000, "wait_s": {"50": 0.01, "99": 0.2}, "cores": cores}
+    sizes = {TRIALS: (6, 600), GCS: (1, 50), RAYLETS: (4, 100), AGENTS: (8, 800), OTHERS: (9, 50)}
+    point = {
+        "concurrent": 6,
+        "start_s": 40.4,
+        "driver_bytes": {"full": 200 << 20},
+        "processes": {
+            kind: {"count": count, "pss_bytes": mib << 20} for kind, (count, mib) in sizes.items()
+        },
+        "steady": paced,
+        "saturated": paced,
+    }
+    steady, saturated = scaling.table({"points": [point]}).rows
+    assert steady == [
+        *("6", "5", "100.0", "0.01", "0.2", "0.50", "5.0"),
+        *("0.38", "1.00", "200", "100", "1000", "40"),
+    ]
+    assert saturated == ["6", "0", *steady[2:]]
+
+
+@pytest.mark.slow
+def test_trials_at_a_pace_run_on_a_cluster(digits_data_dir: Path) -> None:
+    result = scaling.measure(Settings(str(digits_data_dir), quick=True, rounds=1))
+    (point,) = result["points"]
+    assert point["nodes"] == scaling.NODES
+    assert point["processes"][TRIALS]["count"] == point["concurrent"] == 3
+    assert point["saturated"]["reports"] > point["steady"]["reports"] > 0
+    assert point["saturated"]["cores"]["driver"] > point["steady"]["cores"]["driver"]
 
 
 @pytest.mark.slow
