@@ -7,6 +7,7 @@ with ``--address auto``, in a task of Ray's, and its events come back to be show
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 import time
@@ -16,19 +17,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mnist_tune import devices
+from mnist_tune import devices, segments
+from mnist_tune import storage as stores
 from mnist_tune.cluster import ray_session
 from mnist_tune.errors import ConfigError, InterruptedSearch, MnistTuneError, SearchError
 from mnist_tune.experiment import (
     BEST,
     LEDGER,
     SEARCH,
+    SEGMENTS,
     Experiment,
     open_experiment,
     resume_command,
 )
 from mnist_tune.options import SearchOptions
-from mnist_tune.places import Place, is_uri
+from mnist_tune.places import Place, checked_uri, is_uri, join, with_endpoint
 from mnist_tune.signals import interruptible, uninterruptible
 from mnist_tune.slots import Say
 from mnist_tune.space import Space
@@ -63,8 +66,9 @@ def search_there(
 ) -> Experiment:
     """Has a search run on a cluster's head; as ``searching.search``."""
     address = str(work.options.address)
-    check_far_storage(work.storage)
-    work = work._replace(options=replace(work.options, address="auto"))
+    work = work._replace(
+        options=replace(work.options, address="auto"), storage=far_storage(work.storage)
+    )
     with _head(address, verbose) as run:
         return run("drive_search", (work,), load(), show, say)
 
@@ -75,24 +79,29 @@ def resume_there(
     """Has a search go on on a cluster's head; as ``searching.resume``."""
     from mnist_tune.searching import dataset_for
 
-    check_far_storage(storage)
+    storage = far_storage(storage)
     with _head(address, verbose) as there:
         seen = there("look_up", (run, storage), None, None, say)
         data = None if seen.results.ended == "done" else dataset_for(seen.options)
         return there("drive_resume", (run, storage), data, show, say)
 
 
-def check_far_storage(storage: str | None) -> None:
-    """Checks that a directory for runs can be found from another machine's directory.
+def far_storage(given: str | None) -> str | None:
+    """The directory for runs as another machine finds it; None: that machine's own default.
 
     Raises:
-        ConfigError: it's relative.
+        ConfigError: it's relative, or not a URI that can be.
     """
-    if storage and not (is_uri(storage) or storage.startswith(("/", "~"))):
-        raise ConfigError(
-            f"--storage-path must begin with / or ~ with --address ray://, as it's a directory of "
-            f"the cluster; got {storage!r}"
-        )
+    own = os.environ.get("MNIST_TUNE_STORAGE", "")
+    given = given or (own if is_uri(own) else None)
+    if given is None or given.startswith(("/", "~")):
+        return given
+    if is_uri(given):
+        return str(with_endpoint(checked_uri(given)))
+    raise ConfigError(
+        f"--storage-path must begin with / or ~ with --address ray://, as it's a directory of "
+        f"the cluster; got {given!r}"
+    )
 
 
 def drive_search(tell: Tell, work: Search, dataset: Dataset) -> dict[str, Any]:
@@ -141,15 +150,22 @@ def _teller(tell: Tell) -> tuple[Show, Say]:
 
 
 def _copied(experiment: Experiment) -> dict[str, Any]:
-    files = {}
-    for name in (SEARCH, LEDGER, BEST):
-        path = experiment.path / name
-        if path.exists():
-            files[name] = path.read_bytes()
+    found = {name: _content(experiment, name) for name in (SEARCH, LEDGER, BEST)}
+    files = {name: content for name, content in found.items() if content is not None}
     return {"place": str(experiment.place), "files": files}
 
 
-def _opened(copied: dict[str, Any]) -> Experiment:
+def _content(experiment: Experiment, name: str) -> bytes | None:
+    path = experiment.path / name
+    if experiment.segments or isinstance(experiment.place, Path):
+        return path.read_bytes() if path.exists() else None
+    # Nobody has brought it here from its store.
+    if name == LEDGER:
+        return segments.read(join(experiment.place, SEGMENTS))
+    return stores.read_bytes(join(experiment.place, name))
+
+
+def opened(copied: dict[str, Any]) -> Experiment:
     """A run of the cluster, from a copy of its files that stays until this process ends."""
     directory = Path(tempfile.mkdtemp(prefix="mnist-tune-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
@@ -167,34 +183,60 @@ def _head(address: str, verbose: bool) -> Iterator[Callable[..., Experiment]]:
         import ray
         from ray.util.queue import Queue
 
-        messages = Queue(actor_options={"num_cpus": 0})
+        # A worker's node can be lost, and the search goes on.
+        on_head = {"num_cpus": 0, "scheduling_strategy": _head_node()}
+        messages = Queue(actor_options=on_head)
 
         def run(
             function: str, arguments: tuple[Any, ...], data: Any, show: Show | None, say: Say
         ) -> Experiment:
-            task = _on_head(function, messages, arguments, ray.put(data))
+            task = _on_head(function, messages, arguments, ray.put(data), on_head)
             seen: list[Experiment] = []
             try:
                 while not ray.wait([task], timeout=0)[0]:
                     _show_all(messages, seen, show, say)
                 _show_all(messages, seen, show, say)
-                return _opened(_result(task, address))
+                return opened(_result(task, address))
             except KeyboardInterrupt:
                 with uninterruptible():
                     ray.cancel(task)
                     ray.wait([task], timeout=_END_WITHIN_S)
-                place = seen[0].place if seen else "nowhere: it had not begun"
-                hint = f"\ngo on with: {resume_command(place)} --address {address}" if seen else ""
-                raise InterruptedSearch(
-                    f"interrupted; what it has so far is on the cluster, in {place}{hint}"
+                raise InterruptedSearch(f"interrupted; {_so_far(seen, address)}") from None
+            except (ray.exceptions.RayError, ConnectionError) as error:
+                said = str(error).strip().splitlines()[-1]
+                raise SearchError(
+                    f"the connection to {address} was lost: {said}\n{_so_far(seen, address)}"
                 ) from None
 
         yield run
 
 
-def _on_head(function: str, messages: Any, arguments: tuple[Any, ...], data: Any) -> Any:
+def _so_far(seen: list[Experiment], address: str) -> str:
+    if not seen:
+        return "it had not begun"
+    place = seen[0].place
+    return (
+        f"what it has so far is on the cluster, in {place}\n"
+        f"go on with: {resume_command(place)} --address {address}"
+    )
+
+
+def _head_node() -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    heads = [node for node in ray.nodes() if node["Resources"].get("node:__internal_head__")]
+    return NodeAffinitySchedulingStrategy(heads[0]["NodeID"], soft=False)
+
+
+def _on_head(
+    function: str,
+    messages: Any,
+    arguments: tuple[Any, ...],
+    data: Any,
+    on_head: dict[str, Any],
+) -> Any:
+    import ray
 
     ours = devices.versions()["mnist-tune"]
 
@@ -212,10 +254,7 @@ def _on_head(function: str, messages: Any, arguments: tuple[Any, ...], data: Any
         drive = getattr(import_module("mnist_tune.afar"), function)
         return drive(lambda kind, value: messages.put((kind, value)), *arguments, data)
 
-    heads = [node for node in ray.nodes() if node["Resources"].get("node:__internal_head__")]
-    strategy = NodeAffinitySchedulingStrategy(heads[0]["NodeID"], soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(there)
-    return task.remote(data)
+    return ray.remote(max_retries=0, **on_head)(there).remote(data)
 
 
 def _show_all(messages: Any, seen: list[Experiment], show: Show | None, say: Say) -> None:
@@ -229,7 +268,7 @@ def _show_all(messages: Any, seen: list[Experiment], show: Show | None, say: Say
         if kind == "line":
             say(value)
         elif kind == "run":
-            seen.append(_opened(value))
+            seen.append(opened(value))
         elif seen:
             if kind == "event":
                 seen[0].results.apply(value)

@@ -126,6 +126,16 @@ def _start(
         # cluster that doesn't ask, it makes no difference.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         local_ray.read_token_again()
+    if address:
+        stack.callback(ray.shutdown)
+
+        def joined() -> None:
+            # Here and now: a Ctrl-C must end it.
+            _connect(address, directory, level, verbose)
+            if collecting:
+                gc.enable()
+
+        return joined
     # Ray's processes end with the thread that started them.
     background = stack.enter_context(ThreadPoolExecutor(1))
     stack.callback(ray.shutdown)
@@ -133,8 +143,7 @@ def _start(
     stack.callback(wait, [starting])
 
     def connected() -> None:
-        if not address:
-            stack.enter_context(local_ray.one_environment())
+        stack.enter_context(local_ray.one_environment())
         starting.result()
         if collecting:
             gc.enable()
@@ -156,7 +165,11 @@ def _connect(address: str | None, directory: str, level: int, verbose: bool) -> 
     except Exception as error:
         if not address:
             raise SearchError(f"Ray on this machine could not be started: {error}") from error
-        hint = "" if _has_token() else "; if it asks for a token, put that in ~/.ray/auth_token"
+        hint = (
+            "; is ~/.ray/auth_token the cluster's?"
+            if _has_token()
+            else "; if it asks for a token, put that in ~/.ray/auth_token"
+        )
         raise SearchError(
             f"the Ray cluster at {address} could not be joined: {error}{hint}"
         ) from error

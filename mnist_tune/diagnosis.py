@@ -60,7 +60,7 @@ def diagnose_cluster(address: str, storage: str | None, verbose: bool) -> list[N
     SearchOptions(address=address)
     with interruptible(), ray_session(address, verbose) as connect:
         connect()
-        return try_nodes(nodes(), storage_path(storage))
+        return try_nodes(nodes(), storage_path(storage), gpus=True)
 
 
 def _try(name: str, attempt: Callable[[], str]) -> Finding:

@@ -9,13 +9,13 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tune import ledger
 from mnist_tune.datasets import Dataset
-from mnist_tune.errors import InterruptedSearch, RunError, SearchError
+from mnist_tune.errors import InterruptedSearch, RunError, SearchError, StorageError
 from mnist_tune.experiment import (
     LEDGER,
     Experiment,
@@ -73,7 +73,8 @@ def run_trials(
         with interruptible():
             end(_drive(experiment, dataset, slots, show))
     except KeyboardInterrupt:
-        with uninterruptible():
+        # A store that is away doesn't keep a driver from ending: what is in it is whole.
+        with uninterruptible(), suppress(StorageError):
             # An event can be on the disk and not yet be taken in: read them again.
             experiment.results = open_experiment(experiment.path).results
             update_best(experiment)
@@ -191,7 +192,8 @@ def _fit(
         try:
             if event["event"] == "error" and options.address is not None:
                 # Perhaps the fault of a node that has joined meanwhile.
-                check_nodes([node for node in nodes() if has_room(slots, node)], storage)
+                with_room = [node for node in nodes() if has_room(slots, node)]
+                check_nodes(with_room, storage, gpus=slots.gpus > 0)
             record(event)
         except Exception as error:
             # Tune would bury it in an error of its own.

@@ -161,6 +161,9 @@ def create_experiment(
     """
     path = working_copy(place)
     if isinstance(place, str):
+        # Ray's start and the wait for nodes lie between the first look and this one.
+        if storage.exists(join(place, SEARCH)):
+            raise taken(place)
         # Of a run that is no longer in the store.
         shutil.rmtree(path, ignore_errors=True)
     record = {"options": options.record(), "space": space.to_mapping(), "data": dict(data)}

@@ -66,30 +66,31 @@ def ready_slots(options: SearchOptions, trials: int, runs: Place, say: Say) -> S
     slots = cluster_slots(options, trials, say)
     with_room = [node for node in nodes() if has_room(slots, node)]
     say(f"{len(with_room)} nodes have room for {slots.count} trials at a time; trying each")
-    check_nodes(with_room, runs)
+    check_nodes(with_room, runs, gpus=slots.gpus > 0)
     return slots
 
 
-def check_nodes(to_try: Sequence[Node], runs: Place) -> None:
+def check_nodes(to_try: Sequence[Node], runs: Place, *, gpus: bool) -> None:
     """Tries nodes.
 
     Raises:
         ClusterError: one isn't fit.
     """
-    reports = try_nodes(to_try, runs)
+    reports = try_nodes(to_try, runs, gpus=gpus)
     if not all(report.ok for report in reports):
         raise ClusterError(
             f"the cluster isn't fit for a search in {runs}:\n{table(reports)}\n{advice(reports)}"
         )
 
 
-def try_nodes(to_try: Sequence[Node], runs: Place) -> list[NodeReport]:
+def try_nodes(to_try: Sequence[Node], runs: Place, *, gpus: bool) -> list[NodeReport]:
     """Has every node say what it is like; nodes that die meanwhile are left out.
 
     Args:
         to_try: the nodes.
         runs: the directory for runs, or its URI; a file is written there and removed again, by
             this process and by each node.
+        gpus: whether trials are to have GPUs.
 
     Raises:
         RunError: this process can't write there.
@@ -106,10 +107,10 @@ def try_nodes(to_try: Sequence[Node], runs: Place) -> list[NodeReport]:
             f"{runs}: cannot be written ({error.strerror or error}); choose another --storage-path"
         ) from None
     try:
-        seen = _ask(to_try, marker, answers)
+        seen = _ask(to_try, marker, answers, gpus)
         here = devices.versions()
         return [
-            _judge(node, seen[node.node_id], here, answers[node.node_id])
+            _judge(node, seen[node.node_id], here, answers[node.node_id], gpus)
             for node in to_try
             if node.node_id in seen
         ]
@@ -164,7 +165,9 @@ def look(marker: Place, answer: Place, gpus: bool) -> dict[str, Any]:
     }
 
 
-def _ask(to_try: Sequence[Node], marker: Place, answers: Mapping[str, Place]) -> dict[str, Any]:
+def _ask(
+    to_try: Sequence[Node], marker: Place, answers: Mapping[str, Place], gpus: bool
+) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -180,7 +183,7 @@ def _ask(to_try: Sequence[Node], marker: Place, answers: Mapping[str, Place]) ->
     asked = {
         ask.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        ).remote(answers[node.node_id], node.gpus > 0): node.node_id
+        ).remote(answers[node.node_id], gpus and node.gpus > 0): node.node_id
         for node in to_try
     }
     ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_WITHIN_S)
@@ -197,7 +200,7 @@ def _ask(to_try: Sequence[Node], marker: Place, answers: Mapping[str, Place]) ->
 
 
 def _judge(
-    node: Node, seen: Mapping[str, Any], here: Mapping[str, str], answer: Place
+    node: Node, seen: Mapping[str, Any], here: Mapping[str, str], answer: Place, gpus: bool
 ) -> NodeReport:
     if "missing" in seen:
         return NodeReport(node, seen["missing"], _NOT_TRIED, _NOT_TRIED)
@@ -206,7 +209,8 @@ def _judge(
         for name, version in here.items()
         if seen["versions"].get(name) != version
     ]
-    short = node.gpus and seen["gpus"] != str(round(node.gpus))
+    # More than Ray offers is no fault: Ray can have been given a part of them.
+    short = gpus and (not seen["gpus"].isdigit() or int(seen["gpus"]) < node.gpus)
     shared = seen["storage"]
     if shared == "ok" and not storage.exists(answer):
         shared = "not shared: what is written there isn't seen here"

@@ -42,9 +42,9 @@ class Segments:
             file.seek(self.begin_bytes)
             content = file.read()
         storage.write_bytes(join(self.uri, f"{self.index:08d}.jsonl"), content)
+        end_bytes = self.begin_bytes + len(content)
         if len(content) >= SEGMENT_BYTES:
-            self.index += 1
-            self.begin_bytes += len(content)
+            self.index, self.begin_bytes = self.index + 1, end_bytes
 
 
 def read(uri: str) -> bytes:

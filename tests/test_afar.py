@@ -19,13 +19,25 @@ from mnist_tune.errors import ConfigError
 
 
 @pytest.mark.parametrize("storage", [None, "/mnt/runs", "~/runs", "s3://bucket/runs"])
-def test_storage_that_means_the_same_elsewhere(storage: str | None) -> None:
-    afar.check_far_storage(storage)
+def test_storage_that_means_the_same_elsewhere(
+    storage: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MNIST_TUNE_STORAGE", "/only/here")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    assert afar.far_storage(storage) == storage
+
+
+def test_a_store_of_this_machines_environment_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_TUNE_STORAGE", "s3://bucket/runs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:9000")
+    expected = "s3://bucket/runs?endpoint_override=http%3A%2F%2Fhost%3A9000"
+    assert afar.far_storage(None) == expected
+    assert afar.far_storage("/mnt/runs") == "/mnt/runs"
 
 
 def test_a_relative_directory_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"begin with / or ~ .*; got 'runs'"):
-        afar.check_far_storage("runs")
+        afar.far_storage("runs")
 
 
 class Cluster(NamedTuple):

@@ -79,7 +79,7 @@ def joined(three_nodes: str) -> Iterator[str]:
 @pytest.mark.slow
 def test_what_is_wrong_on_real_nodes(joined: str, tmp_path: Path) -> None:
     there = nodes()
-    reports = try_nodes(there, tmp_path / "runs")
+    reports = try_nodes(there, tmp_path / "runs", gpus=True)
     found = {(r.node.cpus, r.node.gpus): r[1:] for r in reports}
     assert len(reports) == 3
     assert found[0, 0] == found[2, 0] == ("ok", "ok", "ok")
@@ -88,9 +88,13 @@ def test_what_is_wrong_on_real_nodes(joined: str, tmp_path: Path) -> None:
     assert devices == "JAX sees 0 GPUs"
     assert storage == "ok"
     assert not list((tmp_path / "runs").iterdir())
-    check_nodes([node for node in there if not node.gpus], tmp_path / "runs")
+    check_nodes([node for node in there if not node.gpus], tmp_path / "runs", gpus=True)
+    without = {
+        (r.node.cpus, r.node.gpus): r.devices for r in try_nodes(there, tmp_path, gpus=False)
+    }
+    assert without == {(0, 0): "ok", (2, 0): "ok", (2, 1): "ok"}
     with pytest.raises(ClusterError, match=r"(?s)isn't fit .*runs:\nnode .*\nversions: install"):
-        check_nodes(there, tmp_path / "runs")
+        check_nodes(there, tmp_path / "runs", gpus=True)
 
 
 @pytest.mark.slow
@@ -117,19 +121,21 @@ def test_storage_that_cannot_be_written_or_is_not_seen(
     elsewhere = tmp_path / "elsewhere"
     ask = preflight._ask
     monkeypatch.setattr(
-        preflight, "_ask", lambda to_try, marker, names: ask(to_try, elsewhere / marker.name, names)
+        preflight,
+        "_ask",
+        lambda to_try, marker, names, gpus: ask(to_try, elsewhere / marker.name, names, gpus),
     )
     with pytest.raises(ClusterError, match=r"not shared: what is written here isn't seen there"):
-        check_nodes(fit, tmp_path)
+        check_nodes(fit, tmp_path, gpus=False)
     monkeypatch.setattr(
         preflight,
         "_ask",
-        lambda to_try, marker, names: ask(
-            to_try, marker, {name: elsewhere / path.name for name, path in names.items()}
+        lambda to_try, marker, names, gpus: ask(
+            to_try, marker, {name: elsewhere / path.name for name, path in names.items()}, gpus
         ),
     )
     with pytest.raises(ClusterError, match=r"not shared: what is written there isn't seen here"):
-        check_nodes(fit, tmp_path)
+        check_nodes(fit, tmp_path, gpus=False)
 
 
 @pytest.mark.slow

@@ -54,7 +54,9 @@ def trainable() -> type[tune.Trainable]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Made now: else it would be made in the directory below, and end with it.
+    tmp_path_factory.getbasetemp()
     with temporary_directory() as temporary, pytest.MonkeyPatch.context() as patched:
         patched.setattr("tempfile.tempdir", str(temporary))
         with ray_session(None, verbose=False) as connect:

@@ -9,7 +9,7 @@ import pytest
 from examples import finished_run, keep_checkpoint, new_run, report, session
 from object_store import objects
 
-from mnist_tune import ledger, storage
+from mnist_tune import afar, ledger, storage
 from mnist_tune.errors import CheckpointError, ConfigError, RunError
 from mnist_tune.experiment import Experiment, open_experiment
 from mnist_tune.places import join
@@ -60,6 +60,20 @@ def test_a_run_in_a_store_is_that_in_a_directory(runs: str, tmp_path: Path) -> N
     assert read_best(f"{runs}/run/best.yaml") == read_best(tmp_path / "run" / "best.yaml")
     # Looking at it has made no copy of it.
     assert not stored.path.exists()
+
+
+def test_a_run_in_a_store_is_read_for_a_person_elsewhere(runs: str) -> None:
+    stored = finished_run(join(runs, "run"))
+    shutil.rmtree(stored.path)
+    # As a head does that has never had the run.
+    here = afar.opened(afar.look_up(lambda _kind, _value: None, "run", runs, None))
+    assert (here.place, here.summary()) == (stored.place, stored.summary())
+
+
+def test_a_run_that_another_search_has_made_meanwhile(runs: str) -> None:
+    new_run(join(runs, "run"))
+    with pytest.raises(RunError, match=r"team/run: exists already; choose another --name"):
+        new_run(join(runs, "run"))
 
 
 def test_what_a_run_is_made_of(runs: str, bucket: str, s3_address: str, written: list[str]) -> None:
