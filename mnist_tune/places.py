@@ -132,8 +132,9 @@ def parse_uri(text: str) -> Uri:
     names = match["path"].split("/") if match else []
     if match is None or any(set(name) == {"."} for name in names):
         raise ConfigError(
-            "a storage URI must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, of letters, digits "
-            f"and . _ = + @ , : -; got {text!r}"
+            "a storage URI must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX: the bucket 3 to 63 "
+            "lower-case letters, digits and . _ -, the rest letters, digits and . _ = + @ , : -; "
+            f"got {text!r}"
         )
     try:
         query = parse_qsl(match["query"] or "", keep_blank_values=True, strict_parsing=True)

@@ -138,7 +138,7 @@ def advice(reports: Sequence[NodeReport]) -> str:
     kinds = {
         "versions": "install the same versions on all nodes: uv sync --locked in the same clone",
         "devices": "install JAX for GPUs there (--extra cuda), or --gpus-per-trial 0",
-        "storage": "--storage-path must be seen by all nodes: NFS's directory, or s3://BUCKET/NAME",
+        "storage": "--storage-path must be seen by all nodes: NFS's directory, or s3://BUCKET/PREFIX",
     }
     return "\n".join(
         f"{kind}: {remedy}"
