@@ -10,28 +10,23 @@ import atexit
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mnist_tune import devices, segments
-from mnist_tune import storage as stores
+from mnist_tune import devices
 from mnist_tune.cluster import ray_session
 from mnist_tune.errors import ConfigError, InterruptedSearch, MnistTuneError, SearchError
 from mnist_tune.experiment import (
-    BEST,
-    LEDGER,
-    SEARCH,
-    SEGMENTS,
     Experiment,
     open_experiment,
     resume_command,
 )
 from mnist_tune.options import SearchOptions
-from mnist_tune.places import Place, checked_uri, is_uri, join, with_endpoint
+from mnist_tune.places import Place, checked_uri, is_uri, with_endpoint
+from mnist_tune.preflight import NodeReport
 from mnist_tune.signals import interruptible, uninterruptible
 from mnist_tune.slots import Say
 from mnist_tune.space import Space
@@ -42,9 +37,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.5
 _END_WITHIN_S = 60.0
-
-Tell = Callable[[str, Any], None]
-"""Takes what happens on the head: a kind and a value."""
 
 
 class Search(NamedTuple):
@@ -70,7 +62,7 @@ def search_there(
         options=replace(work.options, address="auto"), storage=far_storage(work.storage)
     )
     with _head(address, verbose) as run:
-        return run("drive_search", (work,), load(), show, say)
+        return opened(run("drive_search", (work,), load(), show, say))
 
 
 def resume_there(
@@ -81,9 +73,17 @@ def resume_there(
 
     storage = far_storage(storage)
     with _head(address, verbose) as there:
-        seen = there("look_up", (run, storage), None, None, say)
+        seen = opened(there("look_up", (run, storage), None, None, say))
         data = None if seen.results.ended == "done" else dataset_for(seen.options)
-        return there("drive_resume", (run, storage), data, show, say)
+        return opened(there("drive_resume", (run, storage), data, show, say))
+
+
+def try_nodes_there(address: str, storage: str | None, verbose: bool) -> list[NodeReport]:
+    """Has the head of a cluster try its nodes; as ``diagnosis.diagnose_cluster``."""
+    with _head(address, verbose) as there:
+        found = there("drive_doctor", (far_storage(storage),), None, None, lambda _line: None)
+        reports: list[NodeReport] = found["reports"]
+        return reports
 
 
 def far_storage(given: str | None) -> str | None:
@@ -104,67 +104,6 @@ def far_storage(given: str | None) -> str | None:
     )
 
 
-def drive_search(tell: Tell, work: Search, dataset: Dataset) -> dict[str, Any]:
-    """Runs a search on the head."""
-    from mnist_tune.searching import search_here
-
-    show, say = _teller(tell)
-    return _copied(search_here(work, lambda: dataset, time.monotonic(), False, show, say))
-
-
-def drive_resume(
-    tell: Tell, run: str, storage: str | None, dataset: Dataset | None
-) -> dict[str, Any]:
-    """Goes on with a search on the head."""
-    from mnist_tune.searching import resume_here
-
-    def load(_options: SearchOptions) -> Dataset:
-        assert dataset is not None
-        return dataset
-
-    show, say = _teller(tell)
-    return _copied(resume_here(run, storage, "auto", load, time.monotonic(), False, show, say))
-
-
-def look_up(_tell: Tell, run: str, storage: str | None, _dataset: None) -> dict[str, Any]:
-    """Reads a run on the head."""
-    from mnist_tune.runs import find_run, storage_path
-
-    return _copied(open_experiment(find_run(run, storage_path(storage))))
-
-
-def _teller(tell: Tell) -> tuple[Show, Say]:
-    told = False
-
-    def show(experiment: Experiment, event: dict[str, Any]) -> None:
-        nonlocal told
-        if not told:
-            tell("run", _copied(experiment))
-            told = True
-            # The ledger has it already.
-            tell("shown", event)
-            return
-        tell("event", event)
-
-    return show, lambda line: tell("line", line)
-
-
-def _copied(experiment: Experiment) -> dict[str, Any]:
-    found = {name: _content(experiment, name) for name in (SEARCH, LEDGER, BEST)}
-    files = {name: content for name, content in found.items() if content is not None}
-    return {"place": str(experiment.place), "files": files}
-
-
-def _content(experiment: Experiment, name: str) -> bytes | None:
-    path = experiment.path / name
-    if experiment.segments or isinstance(experiment.place, Path):
-        return path.read_bytes() if path.exists() else None
-    # Nobody has brought it here from its store.
-    if name == LEDGER:
-        return segments.read(join(experiment.place, SEGMENTS))
-    return stores.read_bytes(join(experiment.place, name))
-
-
 def opened(copied: dict[str, Any]) -> Experiment:
     """A run of the cluster, from a copy of its files that stays until this process ends."""
     directory = Path(tempfile.mkdtemp(prefix="mnist-tune-"))
@@ -176,7 +115,7 @@ def opened(copied: dict[str, Any]) -> Experiment:
 
 
 @contextmanager
-def _head(address: str, verbose: bool) -> Iterator[Callable[..., Experiment]]:
+def _head(address: str, verbose: bool) -> Iterator[Callable[..., dict[str, Any]]]:
     """Gives what runs a function of this module on the head of a cluster."""
     with interruptible(), ray_session(address, verbose) as connect:
         connect()
@@ -189,14 +128,14 @@ def _head(address: str, verbose: bool) -> Iterator[Callable[..., Experiment]]:
 
         def run(
             function: str, arguments: tuple[Any, ...], data: Any, show: Show | None, say: Say
-        ) -> Experiment:
+        ) -> dict[str, Any]:
             task = _on_head(function, messages, arguments, ray.put(data), on_head)
             seen: list[Experiment] = []
             try:
                 while not ray.wait([task], timeout=0)[0]:
                     _show_all(messages, seen, show, say)
                 _show_all(messages, seen, show, say)
-                return opened(_result(task, address))
+                return _result(task, address)
             except KeyboardInterrupt:
                 with uninterruptible():
                     ray.cancel(task)
@@ -251,7 +190,7 @@ def _on_head(
             theirs = "none"
         if theirs != ours:
             return {"other": theirs}
-        drive = getattr(import_module("mnist_tune.afar"), function)
+        drive = getattr(import_module("mnist_tune.on_head"), function)
         return drive(lambda kind, value: messages.put((kind, value)), *arguments, data)
 
     return ray.remote(max_retries=0, **on_head)(there).remote(data)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_tune import devices
+from mnist_tune import afar, devices
 from mnist_tune.cluster import local_gpus, ray_session
 from mnist_tune.datasets import DATASETS, dataset_info
 from mnist_tune.errors import MnistTuneError
@@ -57,7 +57,8 @@ def diagnose_cluster(address: str, storage: str | None, verbose: bool) -> list[N
         storage: the directory for runs; None: the default.
         verbose: let Ray speak.
     """
-    SearchOptions(address=address)
+    if afar.is_far(SearchOptions(address=address).address):
+        return afar.try_nodes_there(address, storage, verbose)
     with interruptible(), ray_session(address, verbose) as connect:
         connect()
         return try_nodes(nodes(), storage_path(storage), gpus=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +54,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with temporary_directory() as temporary:
         port = free_port()
         with head(temporary, cpus=2, client_port=port, env={"HOME": str(home)}) as address:
-            yield Cluster(f"ray://{address.rpartition(':')[0]}:{port}", home)
+            host = address.rpartition(":")[0]
+            wait_until(lambda: _listens(host, port), 60, "its client server")
+            yield Cluster(f"ray://{host}:{port}", home)
         nothing_left(temporary)
+
+
+def _listens(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), timeout=5):
+        return True
+    return False
 
 
 def command(cluster: Cluster, space: Path, data_dir: Path, name: str) -> list[str | Path]:
@@ -109,6 +119,16 @@ def test_interrupted_here_it_ends_there_and_goes_on(
     assert json.loads(done.stdout)["trials"]["completed"] == 4
     assert events(run, "report")[: len(before)] == before
     assert len(events(run, "report")) == 4 * 16
+
+
+@pytest.mark.slow
+def test_the_head_tries_its_nodes(cli: Cli, cluster: Cluster) -> None:
+    done = cli("doctor", "--address", cluster.address, "--json")
+    assert done.returncode == 0, done.stderr
+    (node,) = json.loads(done.stdout)
+    assert (node["cpus"], node["versions"], node["storage"]) == (2, "ok", "ok")
+    # Where the runs are there, not here.
+    assert (cluster.home / "mnist-tune-runs").is_dir()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from examples import finished_run, keep_checkpoint, new_run, report, session
 from object_store import objects
 
-from mnist_tune import afar, ledger, storage
+from mnist_tune import afar, ledger, on_head, storage
 from mnist_tune.errors import CheckpointError, ConfigError, RunError
 from mnist_tune.experiment import Experiment, open_experiment
 from mnist_tune.places import join
@@ -66,7 +66,7 @@ def test_a_run_in_a_store_is_read_for_a_person_elsewhere(runs: str) -> None:
     stored = finished_run(join(runs, "run"))
     shutil.rmtree(stored.path)
     # As a head does that has never had the run.
-    here = afar.opened(afar.look_up(lambda _kind, _value: None, "run", runs, None))
+    here = afar.opened(on_head.look_up(lambda _kind, _value: None, "run", runs, None))
     assert (here.place, here.summary()) == (stored.place, stored.summary())
 
 
