@@ -50,7 +50,9 @@ def find_run(run: str, runs: Place) -> Place:
     if is_uri(run):
         if is_run(uri := checked_uri(run)):
             return uri
-        raise RunError(f"{run}: there is no run (no {SEARCH}); see: mnist-tune runs --storage-path")
+        raise RunError(
+            f"{run}: there is no run (no {SEARCH}); see: mnist-tune runs --storage-path URI"
+        )
     if is_run(path := _expanded(run)):
         return path.absolute()
     if isinstance(runs, Path):
