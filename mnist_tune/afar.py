@@ -116,7 +116,7 @@ def opened(copied: dict[str, Any]) -> Experiment:
 
 @contextmanager
 def _head(address: str, verbose: bool) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Gives what runs a function of this module on the head of a cluster."""
+    """Gives what runs a function of on_head.py on the head of a cluster."""
     with interruptible(), ray_session(address, verbose) as connect:
         connect()
         import ray
