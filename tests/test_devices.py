@@ -31,7 +31,8 @@ def in_new_process(code: str, **env: str) -> Any:
 
 
 def test_versions_are_those_of_python_and_of_what_a_result_depends_on() -> None:
-    versions = devices.versions()
+    # A copy: it's made once for the process.
+    versions = dict(devices.versions())
     assert versions.pop("python") == platform.python_version()
     assert set(versions) >= {"mnist-tune", "jax", "jaxlib", "flax", "optax", "ray", "numpy"}
     assert versions == {name: version(name) for name in versions}

@@ -37,7 +37,7 @@ from tests.cluster.hosts import (
 from tests.processes import events, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS, EPOCHS = 12, 60
+TRIALS, EPOCHS = 12, 48
 POWERLESS, CUT_OFF = WORKERS
 
 _CLUSTER = "clusters/local.yaml"
