@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnist_tune import devices
-from mnist_tune.cluster import ray_session
-from mnist_tune.errors import ConfigError, InterruptedSearch, MnistTuneError, SearchError
+from mnist_tune.cluster import from_worker, ray_session
+from mnist_tune.errors import ConfigError, InterruptedSearch, SearchError
 from mnist_tune.experiment import (
     Experiment,
     open_experiment,
@@ -221,11 +221,7 @@ def _result(task: Any, address: str) -> dict[str, Any]:
     try:
         result: dict[str, Any] = ray.get(task)
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, MnistTuneError):
-            raise cause from None
-        said = str(cause or error).strip().splitlines()[-1]
-        raise SearchError(f"the search on the cluster at {address} broke off: {said}") from None
+        raise from_worker(error, f"the search on the cluster at {address} broke off") from None
     if "other" in result:
         raise SearchError(
             f"the head of the cluster at {address} has mnist-tune {result['other']}, this is "

@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from mnist_tune import local_ray
-from mnist_tune.errors import SearchError
+from mnist_tune.errors import MnistTuneError, SearchError
 from mnist_tune.signals import uninterruptible
 
 # Read by Ray when it's imported. Its loggers halve what a driver can take; its experiment
@@ -176,6 +176,14 @@ def _connect(address: str | None, directory: str, level: int, verbose: bool) -> 
     # Tune adds a handler of its own to its loggers, at their own level.
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(level)
+
+
+def from_worker(error: Exception, what: str) -> MnistTuneError:
+    """The error to raise for one of Ray's tasks: our own if it raised one, else its last line."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, MnistTuneError):
+        return cause
+    return SearchError(f"{what}: {str(cause or error).strip().splitlines()[-1]}")
 
 
 def _has_token() -> bool:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from mnist_tune import ledger
 from mnist_tune.datasets import Dataset
-from mnist_tune.errors import InterruptedSearch, RunError, SearchError, StorageError
+from mnist_tune.errors import (
+    InterruptedSearch,
+    MnistTuneError,
+    RunError,
+    SearchError,
+    StorageError,
+)
 from mnist_tune.experiment import (
     LEDGER,
     Experiment,
@@ -237,8 +243,10 @@ def _fit(
             tuner.fit()
     except Exception as error:
         first = failures[0] if failures else error
+        ours = isinstance(first, MnistTuneError)
+        said = str(first) if ours else " ".join(str(first).split())[-500:]
         raise SearchError(
-            f"the search broke off: {' '.join(str(first).split())[-500:]}\n"
+            f"the search broke off: {said}\n"
             f"what is recorded is safe; go on with: {resume_command(experiment.place)}"
         ) from error
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from mnist_tune import devices, storage
 from mnist_tune.checkpoints import Arrays, best_name, read_checkpoint, write_atomically
+from mnist_tune.cluster import from_worker
 from mnist_tune.datasets import Dataset, Split
-from mnist_tune.errors import CheckpointError, MnistTuneError, SearchError, StorageError
+from mnist_tune.errors import CheckpointError, StorageError
 from mnist_tune.experiment import BEST_CHECKPOINT, CHECKPOINTS, Experiment, keep, write_best
 from mnist_tune.options import TrialSettings
 from mnist_tune.places import join, with_endpoint
@@ -142,11 +143,7 @@ def finish_best(experiment: Experiment, dataset: Dataset, slots: Slots) -> None:
     try:
         record["test"] = ray.get(remote.remote(params, dataset.test, settings))
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, MnistTuneError):
-            raise cause from None
-        said = str(cause or error).strip().splitlines()[-1]
-        raise SearchError(f"{path}: the winner could not be scored: {said}") from None
+        raise from_worker(error, f"{path}: the winner could not be scored") from None
     write_best(experiment, record)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from processes import temporary_directory
 
 # Before JAX is imported here or in a process that a test starts.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
@@ -102,3 +103,17 @@ def bucket(
 def lr_beta() -> Path:
     """The search space that comes with the project."""
     return ROOT / "search_spaces" / "lr_beta.yaml"
+
+
+@pytest.fixture(scope="module")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray on this machine as a search has it, for a file's tests."""
+    # Made now: else it would be made in the directory below, and end with it.
+    tmp_path_factory.getbasetemp()
+    with temporary_directory() as temporary, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(temporary))
+        from mnist_tune.cluster import ray_session
+
+        with ray_session(None, verbose=False) as connect:
+            connect()
+            yield

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli
-from processes import events, nothing_left, temporary_directory
-from ray_clusters import head
+from processes import events, nothing_left, start, temporary_directory, wait_until
+from ray_clusters import head, node
+from test_preflight import another_jax
 
 pytestmark = pytest.mark.slow
 
@@ -41,3 +42,30 @@ def test_a_search_waits_for_nodes_and_uses_those_that_join(
         for a_begins, a_ends, a_worker in times
         for b_begins, b_ends, b_worker in times
     )
+
+
+def test_a_node_that_joins_later_and_is_not_fit_ends_the_search(
+    tmp_path: Path, lr_beta: Path, digits_data_dir: Path
+) -> None:
+    run = tmp_path / "late"
+    with temporary_directory() as temporary:
+        with head(temporary, cpus=0) as address, node(address, temporary, 1):
+            search = start(
+                temporary,
+                *("search", "--address", address, "--space", lr_beta, "--name", "late"),
+                *("--dataset", "digits", "--data-dir", digits_data_dir, "--storage-path", tmp_path),
+                *("--num-samples", "4", "--max-epochs", "400", "--scheduler", "fifo"),
+                *("--max-failures", "0"),
+            )
+            wait_until(lambda: events(run, "report"), 120, "a report")
+            (tmp_path / "other").mkdir()
+            other = another_jax(tmp_path / "other")
+            with node(address, temporary, 1, PYTHONPATH=str(other)):
+                _, said = search.communicate(timeout=120)
+        nothing_left(temporary)
+    assert search.returncode == 1
+    assert "the search broke off: the cluster isn't fit for a search in" in said
+    assert "jax 0.0.1 (here " in said
+    assert f"go on with: mnist-tune resume {run}" in said
+    # No trial is held to have failed for it.
+    assert not events(run, "error")

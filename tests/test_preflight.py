@@ -54,14 +54,19 @@ def temporary() -> Iterator[Path]:
         nothing_left(path)
 
 
+def another_jax(directory: Path) -> Path:
+    """What makes a node say that its JAX is another, on its PYTHONPATH."""
+    info = directory / "jax-0.0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: jax\nVersion: 0.0.1\n")
+    return directory
+
+
 @pytest.fixture(scope="module")
 def three_nodes(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head without cores, a node like this process, and one with another JAX and a GPU that
     nobody else sees."""
-    other = tmp_path_factory.mktemp("other")
-    info = other / "jax-0.0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: jax\nVersion: 0.0.1\n")
+    other = another_jax(tmp_path_factory.mktemp("other"))
     with ExitStack() as stack:
         address = stack.enter_context(head(temporary, cpus=0))
         stack.enter_context(node(address, temporary, 2))

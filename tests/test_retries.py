@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from processes import temporary_directory
 from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from mnist_tune.cluster import ray_session
 from mnist_tune.retries import retries
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
 def trainable() -> type[tune.Trainable]:
@@ -51,17 +48,6 @@ def trainable() -> type[tune.Trainable]:
             return {"done": True}
 
     return Begins
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Made now: else it would be made in the directory below, and end with it.
-    tmp_path_factory.getbasetemp()
-    with temporary_directory() as temporary, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tempfile.tempdir", str(temporary))
-        with ray_session(None, verbose=False) as connect:
-            connect()
-            yield
 
 
 def outcome(directory: Path, fail: str) -> tuple[list[str], int]:

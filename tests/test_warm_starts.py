@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 
 import pytest
 import ray
-from processes import temporary_directory
 from ray import tune
 
-from mnist_tune.cluster import ray_session
 from mnist_tune.warm_starts import warm_starts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
 def trainable() -> type[tune.Trainable]:
@@ -46,17 +43,6 @@ def trainable() -> type[tune.Trainable]:
             return {"done": True}
 
     return Starts
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Made now: else it would be made in the directory below, and end with it.
-    tmp_path_factory.getbasetemp()
-    with temporary_directory() as temporary, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tempfile.tempdir", str(temporary))
-        with ray_session(None, verbose=False) as connect:
-            connect()
-            yield
 
 
 def run(directory: Path, warm: AbstractContextManager[None]) -> tuple[int, list[int]]:
