@@ -35,6 +35,7 @@ from mnist_tune.preflight import check_nodes
 from mnist_tune.results import ERRORED, UNFINISHED, Best
 from mnist_tune.rungs import Rungs
 from mnist_tune.signals import interruptible, uninterruptible
+from mnist_tune.sizing import sized
 from mnist_tune.slots import Slots, has_room, nodes
 from mnist_tune.winner import finish_best, keep_checkpoints, remove_checkpoints, update_best
 
@@ -67,17 +68,20 @@ def run_trials(
         InterruptedSearch: it was interrupted and can be resumed.
         SearchError: no trial gave a finite result.
     """
+    counts: Event = {}
 
     def end(reason: str) -> None:
         wall_s = round(time.monotonic() - began_s, 3)
+        now = round(time.time(), 3)
         experiment.record(
-            {"event": "end", "time": round(time.time(), 3), "reason": reason, "wall_s": wall_s}
+            {"event": "end", "time": now, "reason": reason, "wall_s": wall_s, **counts}
         )
 
     try:
         # Ray has set handlers of its own by now.
         with interruptible():
-            end(_drive(experiment, dataset, slots, show))
+            slots = sized(experiment, dataset, slots)
+            end(_drive(experiment, dataset, slots, counts, show))
     except KeyboardInterrupt:
         # A store that is away doesn't keep a driver from ending: what is in it is whole.
         with uninterruptible(), suppress(StorageError):
@@ -110,7 +114,9 @@ def check_outcome(experiment: Experiment) -> None:
     raise SearchError(f"{experiment.place}: no trial gave a finite result{detail}")
 
 
-def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | None) -> str:
+def _drive(
+    experiment: Experiment, dataset: Dataset, slots: Slots, counts: Event, show: Show | None
+) -> str:
     """Runs all trials that aren't finished, scores the winner; returns why it ended."""
     written = time.monotonic()
     least_s = _WRITE_TO_STORE_EVERY_S if experiment.segments else _WRITE_EVERY_S
@@ -142,13 +148,14 @@ def _drive(experiment: Experiment, dataset: Dataset, slots: Slots, show: Show | 
             # It takes longer the more trials there are.
             every_s = max(least_s, 20 * (written - began))
 
-    started = {"event": "session", "time": round(time.time(), 3), "slots": slots.count}
+    now = round(time.time(), 3)
+    started = {"event": "session", "time": now, "slots": slots.count, "lanes": slots.lanes}
     experiment.record(started)
     tell(started)
     rungs = experiment.options.rungs()
     epochs = _replay(experiment, rungs)
     if not _is_over(experiment, rungs):
-        _fit(experiment, dataset, slots, rungs, epochs, record)
+        _fit(experiment, dataset, slots, rungs, epochs, counts, record)
     write_trials(experiment)
     finish_best(experiment, dataset, slots)
     over = _is_over(experiment, rungs)
@@ -180,6 +187,7 @@ def _fit(
     slots: Slots,
     rungs: Rungs,
     epochs: dict[int, int],
+    counts: Event,
     record: Callable[[Event], None],
 ) -> None:
     from ray import tune
@@ -187,9 +195,8 @@ def _fit(
     from mnist_tune.asha import Asha
     from mnist_tune.budget import time_budget
     from mnist_tune.retries import retries
-    from mnist_tune.trial import TrainingTrial
+    from mnist_tune.trainables import trainable
     from mnist_tune.warm_starts import warm_starts
-    from mnist_tune.winner import trial_settings
 
     options, storage = experiment.options, above(experiment.place)
     failures: list[Exception] = []
@@ -213,34 +220,25 @@ def _fit(
     if options.address is not None:
         waiting = min(len(experiment.results.trials), slots.count + 200)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(waiting)
-    trainable = tune.with_parameters(
-        TrainingTrial,
-        train=dataset.train,
-        validation=dataset.validation,
-        settings=trial_settings(experiment, slots),
+    tune_config = tune.TuneConfig(
+        search_alg=searcher,
+        scheduler=Asha(rungs, options.metric, epochs, record_or_fail),
+        num_samples=num_samples,
+        max_concurrent_trials=options.max_concurrent,
+        reuse_actors=True,
     )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=Asha(rungs, options.metric, epochs, record_or_fail),
-            num_samples=num_samples,
-            max_concurrent_trials=options.max_concurrent,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            stop=time_budget(options.time_budget_s),
-            storage_path=str(experiment.path),
-            verbose=0,
-            # Trials keep their own checkpoints; Ray would ask for one at the end.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=options.max_failures),
-        ),
+    run_config = tune.RunConfig(
+        name="ray",
+        stop=time_budget(options.time_budget_s),
+        storage_path=str(experiment.path),
+        verbose=0,
+        # Trials keep their own checkpoints; Ray would ask for one at the end.
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        failure_config=tune.FailureConfig(max_failures=options.max_failures),
     )
     try:
-        with retries(), warm_starts():
-            tuner.fit()
+        with trainable(experiment, dataset, slots, counts) as trials, retries(), warm_starts():
+            tune.Tuner(trials, tune_config=tune_config, run_config=run_config).fit()
     except Exception as error:
         first = failures[0] if failures else error
         ours = isinstance(first, MnistTuneError)

@@ -10,6 +10,7 @@
     ├── DataUnavailableError  the data set is not here and cannot be downloaded
     ├── CheckpointError       a checkpoint that cannot be read
     ├── StorageError          an object store that can't be reached, read or written
+    ├── EngineError           an epoch that could not be trained on a device that trials share
     ├── SearchError           a search that ended without a usable trial
     └── InterruptedSearch     exit code 130: stopped by the user, can be resumed
 
@@ -59,6 +60,10 @@ class CheckpointError(MnistTuneError):
 
 class StorageError(MnistTuneError):
     """An object store can't be reached, read or written."""
+
+
+class EngineError(MnistTuneError):
+    """An epoch of a trial could not be trained on the device that it shares with others."""
 
 
 class SearchError(MnistTuneError):

@@ -142,6 +142,9 @@ class Experiment:
             },
             "trials": self.results.counts(),
             "epochs_trained": self.results.epochs_trained,
+            "epochs_wasted": self.results.epochs_wasted,
+            "lanes": self.results.lanes,
+            "compilations": self.results.compilations,
             "wall_s": round(self.results.wall_s, 3),
         }
 

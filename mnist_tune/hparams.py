@@ -170,3 +170,8 @@ def complete(partial: Mapping[str, Any], where: str = "config") -> Config:
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def shapes_of(config: Config) -> str:
+    """What decides which program is run: the hyperparameters that aren't traced."""
+    return repr([config[name] for name, hparam in HPARAMS.items() if not hparam.traced])

@@ -10,8 +10,8 @@ Events, told apart by ``event``:
     report   trial, epoch, accuracy, loss, epoch_s, decision, reason
     promote  trial, epoch                                        leaves the rung of this epoch
     error    trial, message                                      gave up after all retries
-    session  slots                                               a driver begins
-    end      reason, wall_s                                      a driver is through
+    session  slots, lanes                                        a driver begins
+    end      reason, wall_s, epochs_wasted, compilations         a driver is through
 
 A number that is not finite is written as null. Reports also say where they come from, which
 nothing depends on: ``worker``, a host and a process, and ``node``, Ray's id of that host.
@@ -46,8 +46,13 @@ _SHAPES: Mapping[str, Shape] = {
     },
     "promote": {"trial": COUNT, "epoch": COUNT},
     "error": {"trial": COUNT, "message": TEXT},
-    "session": {"slots": COUNT},
-    "end": {"reason": TEXT, "wall_s": NUMBER},
+    "session": {"slots": COUNT, "lanes": records.if_there(COUNT)},
+    "end": {
+        "reason": TEXT,
+        "wall_s": NUMBER,
+        "epochs_wasted": records.if_there(COUNT),
+        "compilations": records.if_there(COUNT),
+    },
 }
 _EVENT: Shape = {"event": records.one_of(*_SHAPES)}
 

@@ -17,6 +17,8 @@ from mnist_tune.rungs import AshaType, Metric, Rungs, milestones
 Scheduler = Literal["asha", "fifo"]
 Searcher = Literal["random", "grid"]
 
+MOST_LANES = 64
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_INTEGER = 2**31 - 1
 
@@ -40,6 +42,8 @@ class SearchOptions:
         cpus_per_trial: CPU cores a trial, > 0.
         gpus_per_trial: GPUs a trial, ≥ 0; None: one where there are GPUs, else none.
         max_concurrent: trials at a time, ≥ 1; None: as many as fit.
+        lanes: trials that share a slot, its process and its programs, ≥ 1, ≤ 64; ``auto``: as
+            many as pay, which is one on a CPU.
         max_failures: how often a trial that dies is started again, ≥ 0.
         time_budget_s: seconds after which the search ends with what it has, though not before its
             first report; None: no limit.
@@ -62,6 +66,7 @@ class SearchOptions:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    lanes: int | Literal["auto"] = "auto"
     max_failures: int = 2
     time_budget_s: float | None = None
     validation_size: int | None = None
@@ -80,6 +85,15 @@ class SearchOptions:
             problems.append(
                 f"--asha-type must be stopping with --scheduler fifo; got {self.asha_type!r}; "
                 "leave one of the two out"
+            )
+        if (
+            not problems
+            and self.lanes not in {1, "auto"}
+            and self.gpus_per_trial not in {0, 1, None}
+        ):
+            problems.append(
+                f"--gpus-per-trial must be 0 or 1 with --lanes {self.lanes}, whose trials share "
+                f"it; got {self.gpus_per_trial!r}"
             )
         if problems:
             raise ConfigError("\n".join(problems))
@@ -110,6 +124,7 @@ class TrialSettings:
         metric: what makes a report the best.
         device: ``cpu`` or ``gpu``.
         threads: XLA's threads on a CPU.
+        lanes: how many trials share a device.
         data: what the run's search.yaml says of the data; kept in checkpoints.
         versions: the driver's; a trial runs with the same.
     """
@@ -119,6 +134,7 @@ class TrialSettings:
     metric: Metric
     device: Platform
     threads: int
+    lanes: int
     data: dict[str, Any]
     versions: dict[str, str]
 
@@ -229,6 +245,13 @@ def _gpus(name: str, value: Any) -> str | None:
     return problem
 
 
+def _lanes(name: str, value: Any) -> str | None:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value == "auto" or (number and 1 <= value <= MOST_LANES):
+        return None
+    return f"{_flag(name)} must be auto, or an integer ≥ 1 and ≤ {MOST_LANES}; got {value!r}"
+
+
 _RULES = {
     "dataset": _text(optional=False),
     "num_samples": _integer(1),
@@ -243,6 +266,7 @@ _RULES = {
     "cpus_per_trial": _number(0.0001),
     "gpus_per_trial": _gpus,
     "max_concurrent": _integer(1, optional=True),
+    "lanes": _lanes,
     "max_failures": _integer(0),
     "time_budget_s": _number(0, low_open=True, optional=True),
     "validation_size": _integer(1, optional=True),

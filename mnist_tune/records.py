@@ -12,10 +12,11 @@ _MAX_NUMBER = 1e300
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words and as a test."""
+    """What a value must be, in words and as a test; and whether there must be one."""
 
     words: str
     holds: Callable[[Any], bool]
+    needed: bool = True
 
 
 Shape = Mapping[str, "Rule | Shape"]
@@ -38,6 +39,8 @@ def check(record: Any, shape: Shape, at: str = "") -> None:
     for name, rule in shape.items():
         field = f"{at}.{name}" if at else name
         if name not in record:
+            if isinstance(rule, Rule) and not rule.needed:
+                continue
             raise ValueError(f"{field} is missing")
         if not isinstance(rule, Rule):
             check(record[name], rule, field)
@@ -54,6 +57,11 @@ def optional(rule: Rule | Shape) -> Rule:
     """As the rule or shape says, or null."""
     words = rule.words if isinstance(rule, Rule) else "a mapping with " + ", ".join(rule)
     return Rule(f"{words}, or null", lambda value: value is None or _holds(rule, value))
+
+
+def if_there(rule: Rule) -> Rule:
+    """As the rule says, or missing."""
+    return rule._replace(needed=False)
 
 
 def _holds(rule: Rule | Shape, value: Any) -> bool:

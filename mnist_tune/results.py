@@ -85,6 +85,9 @@ class Results:
         trials: in the order of drawing.
         best: the best finite report of all; of equals, of the trial drawn first.
         slots: trials at a time in the last session; 0 before the first.
+        lanes: trials that shared a process in the last session.
+        epochs_wasted: epochs that engines trained ahead and threw away.
+        compilations: programs that engines compiled; None if trials had processes of their own.
         ended: why the last driver ended: ``done``, ``time_budget``, ``interrupted``; empty
             while one is running, or if it died.
         wall_s: seconds of all drivers that ended.
@@ -94,6 +97,9 @@ class Results:
     trials: list[TrialResult] = field(default_factory=list)
     best: Best | None = None
     slots: int = 0
+    lanes: int = 1
+    epochs_wasted: int = 0
+    compilations: int | None = None
     ended: str = ""
     wall_s: float = 0.0
 
@@ -122,10 +128,13 @@ class Results:
             trial = self._known(event["trial"])
             trial.status, trial.reason = ERRORED, event["message"]
         elif kind == "session":
-            self.ended, self.slots = "", event["slots"]
+            self.ended, self.slots, self.lanes = "", event["slots"], event.get("lanes", 1)
         elif kind == "end":
             self.ended = event["reason"]
             self.wall_s += event["wall_s"]
+            self.epochs_wasted += event.get("epochs_wasted", 0)
+            if "compilations" in event:
+                self.compilations = (self.compilations or 0) + event["compilations"]
             if self.ended == "done":
                 self.settle()
 

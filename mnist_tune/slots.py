@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnist_tune.errors import ConfigError
 from mnist_tune.options import SearchOptions
@@ -14,19 +14,33 @@ Say = Callable[[str], None]
 """Takes a line for a person to read."""
 
 
+_UNITS = 10_000
+
+
 @dataclass(frozen=True)
 class Slots:
-    """What one trial gets, and how many trials run at a time.
+    """What one slot has, how many trials share it, and how many trials run at a time.
 
     Attributes:
-        cpus: CPU cores a trial.
-        gpus: GPUs a trial.
+        cpus: CPU cores a slot.
+        gpus: GPUs a slot.
         count: trials at a time.
+        lanes: trials a slot.
     """
 
     cpus: float
     gpus: float
     count: int
+    lanes: int = 1
+
+    @property
+    def share(self) -> dict[str, float]:
+        """What Ray is asked for, for one trial, in its units of 1/10,000."""
+        return {"cpu": self._share_of(self.cpus), "gpu": self._share_of(self.gpus)}
+
+    def _share_of(self, slot: float) -> float:
+        # Rounded down: as many shares as lanes fit into a slot.
+        return max(1, round(slot * _UNITS) // self.lanes) / _UNITS if slot else 0.0
 
 
 @dataclass(frozen=True)
@@ -79,10 +93,17 @@ def slots_for(options: SearchOptions, nodes: Iterable[tuple[float, float]]) -> S
     gpus_per_trial = options.gpus_per_trial
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if any(gpus for _, gpus in sizes) else 0.0
-    count = sum(_fit(cpus, gpus, options.cpus_per_trial, gpus_per_trial) for cpus, gpus in sizes)
-    return Slots(
-        options.cpus_per_trial, gpus_per_trial, min(count, options.max_concurrent or count)
+    slots = Slots(options.cpus_per_trial, gpus_per_trial, 0)
+    count = sum(_fit(slots, cpus, gpus) for cpus, gpus in sizes)
+    return with_lanes(
+        replace(slots, count=count), 1 if options.lanes == "auto" else options.lanes, options
     )
+
+
+def with_lanes(slots: Slots, lanes: int, options: SearchOptions) -> Slots:
+    """Has so many trials share each of these slots, which have one each."""
+    count = slots.count * lanes
+    return replace(slots, lanes=lanes, count=min(count, options.max_concurrent or count))
 
 
 def local_slots(options: SearchOptions, cpus: float, gpus: float) -> Slots:
@@ -126,7 +147,12 @@ def cluster_slots(options: SearchOptions, trials: int, say: Say) -> Slots:
 
 def has_room(slots: Slots, node: Node) -> bool:
     """Whether a trial can run on a node."""
-    return _fit(node.cpus, node.gpus, slots.cpus, slots.gpus) > 0
+    return slots_on(slots, node) > 0
+
+
+def slots_on(slots: Slots, node: Node) -> int:
+    """How many slots a node has."""
+    return _fit(slots, node.cpus, node.gpus)
 
 
 def _sizes() -> list[tuple[float, float]]:
@@ -138,7 +164,7 @@ def _requested(slots: Slots, count: int) -> Iterator[None]:
     """Has an autoscaler bring nodes for so many trials, for the time of a ``with``."""
     from ray.autoscaler.sdk import request_resources
 
-    bundle = {"CPU": slots.cpus, "GPU": slots.gpus}
+    bundle = {"CPU": slots.share["cpu"], "GPU": slots.share["gpu"]}
     request_resources(bundles=[{name: each for name, each in bundle.items() if each}] * count)
     try:
         yield
@@ -152,11 +178,11 @@ def _described(there: list[Node]) -> str:
     )
 
 
-def _fit(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
-    """How many trials fit, in Ray's units of 1/10,000."""
+def _fit(slots: Slots, cpus: float, gpus: float) -> int:
+    """How many slots fit, in Ray's units."""
     fits = [
-        round(total * 10_000) // max(1, round(each * 10_000))
-        for total, each in ((cpus, cpus_each), (gpus, gpus_each))
+        round(total * _UNITS) // max(1, round(each * _UNITS))
+        for total, each in ((cpus, slots.cpus), (gpus, slots.gpus))
         if each
     ]
     return min(fits)

@@ -67,6 +67,7 @@ class Replay:
         max_epochs: over which a learning rate schedule goes down.
         data: name, checksum and sizes of the data.
         device: platform, kind and threads.
+        lanes: how many trials shared the device.
         versions: of Python and of the packages that matter.
         validation: accuracy and loss as they were.
     """
@@ -76,6 +77,7 @@ class Replay:
     max_epochs: int
     data: dict[str, Any]
     device: dict[str, Any]
+    lanes: int
     versions: dict[str, str]
     validation: dict[str, float]
 
@@ -86,11 +88,15 @@ class Replay:
     def differences(self, device: Mapping[str, Any], versions: Mapping[str, str]) -> list[str]:
         """What isn't as it was, of what decides how numbers are rounded."""
         then, now = {**self.device, **self.versions}, {**device, **versions}
-        return [
+        differences = [
             f"{name} was {value}, is {now.get(name)}"
             for name, value in then.items()
             if now.get(name) != value
         ]
+        # On a CPU lanes are exact.
+        if self.lanes > 1 and self.device["platform"] != "cpu":
+            differences.append(f"it was trained in one of {self.lanes} lanes, is trained alone")
+        return differences
 
 
 def train(
@@ -238,6 +244,7 @@ def read_best(path: str | Path) -> Replay:
                 "kind": str(provenance["device"]["kind"]),
                 "threads": _check_threads(provenance["device"]["threads"]),
             },
+            lanes=int(provenance.get("lanes", 1)),
             versions={str(k): str(v) for k, v in provenance.get("versions", {}).items()},
             validation={name: float(validation[name]) for name in ("accuracy", "loss")},
         )

@@ -1,36 +1,29 @@
 """A trial as Ray Tune runs it: one epoch a step, in a process that serves many trials.
 
-A trial keeps its own checkpoints below the run directory or its URI, so that a retry, a resumed
-search and a new process all go on in the same way: from the last finished epoch. That epoch's
-report is sent again, in case it was lost; whoever receives it ignores what is known.
+A trial that goes on from its checkpoint sends that epoch's report again, in case it was lost;
+whoever receives it ignores what is known.
 """
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.tune import Trainable
 
 from mnist_tune import devices, storage
-from mnist_tune.checkpoints import LAST, best_name, read_checkpoint, write_checkpoint
 from mnist_tune.datasets import Split
-from mnist_tune.errors import CheckpointError, ClusterError
+from mnist_tune.errors import ClusterError
 from mnist_tune.experiment import SEARCH
-from mnist_tune.hparams import Config
+from mnist_tune.hparams import Config, shapes_of
 from mnist_tune.options import TrialSettings
 from mnist_tune.places import above, join
-from mnist_tune.results import trial_id
-from mnist_tune.rungs import score
+from mnist_tune.trial_files import files_of, keep, read_kept
 
 if TYPE_CHECKING:
     from mnist_tune.training import State
-
-_SHAPES = ("batch_size", "features", "dense_units")
-"""The hyperparameters that decide which program is run."""
 
 
 class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
@@ -58,7 +51,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         Raises:
             ClusterError: this node has joined later than others, and isn't fit for the search.
         """
-        _check_node(settings)
+        check_node(settings)
         devices.configure(settings.device, settings.threads)
         import ray
 
@@ -68,7 +61,7 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         self._settings = settings
         self._train = training.device_data(train)
         self._validation = training.device_data(validation)
-        self._compiled: set[tuple[str, ...]] = set()
+        self._compiled: set[str] = set()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -96,67 +89,42 @@ class TrainingTrial(Trainable):  # type: ignore[misc]  # Ray has no types
             "epoch_s": round(time.perf_counter() - start, 6),
         }
         self._epoch = epoch
-        self._save(report)
+        self._best_score = keep(
+            self._place,
+            self._settings,
+            self._config,
+            report,
+            self._state._asdict(),
+            self._best_score,
+        )
         return {**report, "node": self._node}
 
     def _begin(self, config: dict[str, Any]) -> None:
         from mnist_tune import training
 
         self._config: Config = {name: value for name, value in config.items() if name != "trial"}
-        self._place = join(self._settings.checkpoints, trial_id(config["trial"]))
+        self._place = files_of(self._settings, config["trial"])
         self._hypers = training.hypers(self._config, self._settings.max_epochs)
         self._epoch, self._best_score, self._unsent = 0, -np.inf, None
-        shapes = tuple(repr(self._config[name]) for name in _SHAPES)
-        if shapes not in self._compiled:
+        if (shapes := shapes_of(self._config)) not in self._compiled:
             programs = training.programs(self._config, self._train, self._validation)
             with devices.compiling_alone():
                 for program in programs:
                     program.compile()
             self._compiled.add(shapes)
         self._state = training.initial_state(self._config)
-        if LAST in storage.files(self._place):
-            self._restore()
-
-    def _restore(self) -> None:
-        from mnist_tune import training
-
-        try:
-            arrays, meta = read_checkpoint(join(self._place, LAST))
-        except CheckpointError:
-            # Starting over is right, only slower: reports that are known are ignored.
-            storage.delete(join(self._place, LAST))
-            return
-        self._state = training.state_from(arrays)
-        self._epoch, self._best_score = meta["epoch"], meta["best_score"]
-        self._unsent = {name: meta[name] for name in ("epoch", "accuracy", "loss", "epoch_s")}
-
-    def _save(self, report: Mapping[str, Any]) -> None:
-        value = score(self._settings.metric, report["accuracy"], report["loss"])
-        if value == -np.inf:
-            return
-        record = {
-            **report,
-            "config": self._config,
-            "max_epochs": self._settings.max_epochs,
-            "data": self._settings.data,
-            "device": devices.current().record(),
-            "versions": devices.versions(),
-        }
-        if value > self._best_score:
-            self._best_score = value
-            # The driver may not know of this report yet and still need the one before.
-            name = best_name(self._epoch)
-            kept = [old for old in storage.files(self._place) if old.startswith("best-")]
-            for older in [old for old in kept if old != name][:-1]:
-                storage.delete(join(self._place, older))
-            write_checkpoint(join(self._place, name), {"params": self._state.params}, record)
-        arrays = {"params": self._state.params, "velocity": self._state.velocity}
-        write_checkpoint(
-            join(self._place, LAST), arrays, {**record, "best_score": self._best_score}
-        )
+        if kept := read_kept(self._place):
+            self._state = training.state_from(kept.arrays)
+            self._epoch, self._best_score = kept.report["epoch"], kept.best_score
+            self._unsent = kept.report
 
 
-def _check_node(settings: TrialSettings) -> None:
+def check_node(settings: TrialSettings) -> None:
+    """Returns if the node that this process is on can run trials of the search.
+
+    Raises:
+        ClusterError: it can't.
+    """
     run = above(settings.checkpoints)
     if not storage.exists(join(run, SEARCH)):
         raise ClusterError(f"{run} isn't seen from {platform.node()}")

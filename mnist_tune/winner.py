@@ -30,6 +30,7 @@ def trial_settings(experiment: Experiment, slots: Slots) -> TrialSettings:
         metric=experiment.options.metric,
         device="gpu" if slots.gpus else "cpu",
         threads=max(1, math.floor(slots.cpus)),
+        lanes=slots.lanes,
         data=experiment.data,
         versions=devices.versions(),
     )
@@ -172,6 +173,7 @@ def _best_record(experiment: Experiment, best: Best, meta: dict[str, Any]) -> di
             "max_epochs": experiment.options.max_epochs,
             "data": experiment.data,
             "device": meta["device"],
+            "lanes": meta.get("lanes", 1),
             "versions": meta["versions"],
         },
     }

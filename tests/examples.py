@@ -27,6 +27,7 @@ SPACE = {
 }
 META = {
     "device": {"platform": "cpu", "kind": "a CPU", "threads": 1},
+    "lanes": 1,
     "versions": {"python": "3.11.0", "jax": "0.10.2"},
 }
 

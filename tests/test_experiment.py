@@ -277,6 +277,9 @@ def test_the_summary_is_what_the_command_line_promises(tmp_path: Path) -> None:
             "unfinished": 0,
         },
         "epochs_trained": 5,
+        "epochs_wasted": 0,
+        "lanes": 1,
+        "compilations": None,
         "wall_s": 12.346,
     }
 

@@ -18,10 +18,18 @@ WITH_JAX = {"jax", "flax", "optax"}
 HEAVY = WITH_JAX | {"ray", "tensorflow", "tensorflow_datasets", "sklearn"}
 
 # The rooms that are made of JAX or of Ray; all others import neither before it's needed.
-OF_JAX = {"mnist_tune.conv", "mnist_tune.model", "mnist_tune.training"}
+OF_JAX = {
+    "mnist_tune.conv",
+    "mnist_tune.lanes",
+    "mnist_tune.model",
+    "mnist_tune.programs",
+    "mnist_tune.training",
+}
 OF_RAY = {
     "mnist_tune.asha",
     "mnist_tune.budget",
+    "mnist_tune.engines",
+    "mnist_tune.lane_trial",
     "mnist_tune.listed",
     "mnist_tune.promotions",
     "mnist_tune.trial",

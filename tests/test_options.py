@@ -123,6 +123,24 @@ def test_an_address_names_no_module() -> None:
         )
 
 
+def test_lanes() -> None:
+    for right in (1, 2, 64, "auto"):
+        assert SearchOptions(lanes=right).lanes == right
+    for wrong in (0, 65, True, 2.0, "8", "", None, [8]):
+        message = f"--lanes must be auto, or an integer ≥ 1 and ≤ 64; got {wrong!r}"
+        assert refusal(lanes=wrong) == message
+
+
+def test_lanes_share_a_whole_gpu_or_none() -> None:
+    for right in (0, 1, None):
+        assert SearchOptions(lanes=8, gpus_per_trial=right).lanes == 8
+    for lanes in (1, "auto"):
+        assert SearchOptions(lanes=lanes, gpus_per_trial=0.5).lanes == lanes
+    assert refusal(lanes=8, gpus_per_trial=0.5) == (
+        "--gpus-per-trial must be 0 or 1 with --lanes 8, whose trials share it; got 0.5"
+    )
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(SearchOptions)])
 def test_none_is_for_what_is_optional(name: str) -> None:
     if name in OPTIONAL:
@@ -133,7 +151,7 @@ def test_none_is_for_what_is_optional(name: str) -> None:
 
 def test_every_option_has_a_rule_and_a_test() -> None:
     names = {field.name for field in fields(SearchOptions)}
-    assert names == {*INTEGERS, *NUMBERS, *WORDS, "dataset", "data_dir", "address"}
+    assert names == {*INTEGERS, *NUMBERS, *WORDS, "dataset", "data_dir", "address", "lanes"}
 
 
 def test_all_problems_at_once() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_tune.errors import ConfigError
-from mnist_tune.options import SearchOptions
+from mnist_tune.options import MOST_LANES, SearchOptions
 from mnist_tune.slots import Node, Slots, has_room, local_slots, slots_for
 
 
@@ -100,3 +100,32 @@ def test_slots_fit_and_no_more_would(
     count = local_slots(options, cpus, gpus).count
     assert fit(count)
     assert count == at_most or not fit(count + 1)
+
+
+def test_lanes_are_trials_at_a_time() -> None:
+    four = SearchOptions(lanes=4)
+    assert slots_for(four, [(2, 0)]) == Slots(1.0, 0.0, 8, 4)
+    assert slots_for(four, [(16, 2)]) == Slots(1.0, 1.0, 8, 4)
+    assert slots_for(SearchOptions(lanes=4, max_concurrent=3), [(2, 0)]) == Slots(1.0, 0.0, 3, 4)
+    assert slots_for(SearchOptions(lanes="auto"), [(2, 0)]) == Slots(1.0, 0.0, 2, 1)
+
+
+@given(
+    st.integers(1, MOST_LANES),
+    st.sampled_from([(1.0, 0.0), (1.0, 1.0), (0.5, 0.0), (4.0, 1.0), (3.0, 0.0)]),
+)
+def test_as_many_shares_fit_into_a_slot_as_it_has_lanes(
+    lanes: int, slot: tuple[float, float]
+) -> None:
+    share = Slots(*slot, lanes, lanes).share
+    for whole, each in zip(slot, share.values(), strict=True):
+        assert (each > 0) == (whole > 0)
+        if whole:
+            # In Ray's units, in which it counts; none is left over for one more.
+            units, unit = round(whole * 10_000), round(each * 10_000)
+            assert lanes * unit <= units < (lanes + 1) * unit
+
+
+def test_a_trial_of_its_own_has_the_whole_slot() -> None:
+    assert Slots(0.3, 0.0001, 1).share == {"cpu": 0.3, "gpu": 0.0001}
+    assert Slots(0.0001, 0.0, 8, 8).share == {"cpu": 0.0001, "gpu": 0.0}

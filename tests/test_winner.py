@@ -189,6 +189,7 @@ def test_a_link_out_of_the_run_is_not_followed(experiment: Experiment, tmp_path:
         (Slots(0.5, 0.0, 4), "cpu", 1),
         (Slots(2.5, 0.0, 1), "cpu", 2),
         (Slots(4.0, 0.5, 2), "gpu", 4),
+        (Slots(1.0, 1.0, 16, 8), "gpu", 1),
     ],
 )
 def test_what_trials_share(
@@ -196,6 +197,7 @@ def test_what_trials_share(
 ) -> None:
     settings = trial_settings(experiment, places)
     assert (settings.device, settings.threads) == (device, threads)
+    assert settings.lanes == places.lanes
     assert (settings.max_epochs, settings.metric, settings.data) == (5, "accuracy", DATA)
     assert settings.checkpoints == experiment.path / "checkpoints"
 

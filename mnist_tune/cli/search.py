@@ -39,6 +39,12 @@ STORAGE_HELP = (
 @click.option("--cpus-per-trial", type=float, help="CPU cores a trial.  [default: 1]")
 @click.option("--gpus-per-trial", type=float, help="GPUs a trial.  [default: 1 if there are any]")
 @click.option("--max-concurrent", type=int, help="Trials at a time.  [default: all that fit]")
+@click.option(
+    "--lanes",
+    metavar="auto|N",
+    callback=lambda _context, _parameter, text: _number_or_text(text),
+    help="Trials that share a process and its slot.  [default: auto]",
+)
 @click.option("--max-failures", type=int, help="Restarts of a trial that dies.  [default: 2]")
 @click.option("--time-budget", "time_budget_s", type=float, help="Seconds after which to end.")
 @click.option(
@@ -113,6 +119,10 @@ def resume(run: str, storage_path: str | None, address: str | None, as_json: boo
             run, storage=storage_path, address=address, verbose=is_verbose(), show=show, say=say
         )
     _print(experiment, as_json)
+
+
+def _number_or_text(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
 @contextmanager
