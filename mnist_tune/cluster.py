@@ -40,7 +40,11 @@ _RAY_SETTINGS = {
 
 @contextmanager
 def ray_session(
-    address: str | None, verbose: bool, check: Callable[[], object] = lambda: None
+    address: str | None,
+    verbose: bool,
+    check: Callable[[], object] = lambda: None,
+    *,
+    light: bool = False,
 ) -> Iterator[Callable[[], None]]:
     """Ray for the time of a ``with``: a cluster's, or one of our own that ends with it.
 
@@ -51,10 +55,11 @@ def ray_session(
         address: of the cluster; None: Ray is started on this machine.
         verbose: let Ray speak.
         check: is called when Ray has been imported and not yet been started.
+        light: most workers of this machine need no JAX.
     """
     with patch.dict(os.environ), _logging(verbose) as level:
         _set_environment()
-        with _session(address, level, verbose, check) as connect:
+        with _session(address, level, verbose, check, light) as connect:
             yield connect
 
 
@@ -72,7 +77,7 @@ def _logging(verbose: bool) -> Iterator[int]:
 
 @contextmanager
 def _session(
-    address: str | None, level: int, verbose: bool, check: Callable[[], object]
+    address: str | None, level: int, verbose: bool, check: Callable[[], object], light: bool
 ) -> Iterator[Callable[[], None]]:
     # Ray announces a change of a default that only matters to code that sees CUDA devices.
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -85,7 +90,7 @@ def _session(
         return
     stack = ExitStack()
     try:
-        yield _start(address, level, verbose, check, stack)
+        yield _start(address, level, verbose, check, light, stack)
     finally:
         with uninterruptible():
             stack.close()
@@ -96,6 +101,7 @@ def _start(
     level: int,
     verbose: bool,
     check: Callable[[], object],
+    light: bool,
     stack: ExitStack,
 ) -> Callable[[], None]:
     """Has Ray started in the background; how it's ended goes on the stack."""
@@ -109,7 +115,7 @@ def _start(
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         if sys.platform == "linux":
             # Elsewhere a fork of a process with so much in it can't be relied on.
-            stack.enter_context(local_ray.worker_server(directory))
+            stack.enter_context(local_ray.worker_server(directory, light))
     import ray
 
     # What ray.init imports, imported here: two threads that import at once can meet half-made

@@ -254,7 +254,7 @@ class Engine:
             seat.epoch -= 1
             seat.alone = True
         if len(turn) > 1:
-            self._programs.limit(turn[0].config, len(turn) // 2)
+            self._programs.limit(turn[0].config, (len(turn) + 1) // 2)
             return
         seat = turn[0]
         lines = str(error).strip().splitlines() or [""]

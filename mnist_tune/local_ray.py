@@ -27,11 +27,12 @@ _OBJECT_STORE_BYTES = 400 << 20
 
 
 @contextmanager
-def worker_server(directory: str) -> Iterator[None]:
+def worker_server(directory: str, light: bool) -> Iterator[None]:
     """Runs ``worker_server`` for the time of a ``with``; it starts at once, in the background.
 
     Args:
         directory: of this user alone, for its socket.
+        light: its workers import JAX when they need it, since most of them don't.
     """
     path = f"{directory}/workers"
     environment = {worker_launcher.SERVER: path, worker_launcher.SCRIPT: str(_worker_script())}
@@ -47,7 +48,12 @@ def worker_server(directory: str) -> Iterator[None]:
         inherited = (listening.fileno(), driver_gone)
         server = subprocess.Popen(
             # The directory tells whose it is.
-            [sys.executable, "-P", "-m", _SERVER, *map(str, inherited), directory],
+            [
+                *(sys.executable, "-P", "-m", _SERVER),
+                *map(str, inherited),
+                "light" if light else "whole",
+                directory,
+            ],
             pass_fds=inherited,
             env={**quiet, **os.environ},
             stdin=subprocess.DEVNULL,

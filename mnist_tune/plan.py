@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def plan(
 
     Returns:
         ``path``, ``space``, ``configs`` (how many), ``rungs`` (``epoch``, ``trials`` expected
-        to reach it), ``slots``, ``data`` and ``estimate``.
+        to reach it), ``lanes`` as asked, ``slots``, ``data`` and ``estimate``.
     """
     asked = SearchOptions(**options)
     space = as_space(space)
@@ -41,6 +42,7 @@ def plan(
         "configs": configs,
         "scheduler": asked.scheduler,
         "asha_type": asked.asha_type,
+        "lanes": asked.lanes,
         "rungs": rungs,
         "data": data,
     }
@@ -51,9 +53,10 @@ def plan(
     }
     places = check_local_slots(asked)
     if places:
-        outline["slots"] = {"cpus": places.cpus, "gpus": places.gpus, "count": places.count}
+        outline["slots"] = asdict(places)
         if not places.gpus:
-            seconds = epochs * data["train_size"] * CORE_S_PER_IMAGE / min(places.count, configs)
+            at_a_time = min(-(-places.count // places.lanes), configs)
+            seconds = epochs * data["train_size"] * CORE_S_PER_IMAGE / at_a_time
             outline["estimate"]["training_s"] = round(seconds)
     return outline
 
@@ -93,11 +96,7 @@ def describe_plan(outline: Mapping[str, Any]) -> str:
         f"epochs in all: {_epochs(estimate)}",
     ]
     if "slots" in outline:
-        slots = outline["slots"]
-        lines.append(
-            f"resources: {slots['count']} trials at a time, CPU cores each: {slots['cpus']:g}, "
-            f"GPUs each: {slots['gpus']:g}"
-        )
+        lines.append(f"resources: {_resources(outline['slots'], outline['lanes'])}")
     if "training_s" in estimate:
         lines.append(
             f"training: from about {estimate['training_s']} s (17 s a core for 60,000 images with "
@@ -116,6 +115,18 @@ def _epochs(estimate: Mapping[str, Any]) -> str:
 def _scheduler(outline: Mapping[str, Any]) -> str:
     promotes = outline["asha_type"] == "promotion"
     return f"{outline['scheduler']}{' (promotion)' if promotes else ''}"
+
+
+def _resources(slots: Mapping[str, Any], lanes: int | str) -> str:
+    each = "each"
+    if slots["lanes"] > 1:
+        each = f"for {slots['lanes']} of them"
+    elif lanes == "auto" and slots["gpus"] == 1:
+        each = "for as many as turn out to pay"
+    return (
+        f"{slots['count']} trials at a time, CPU cores {each}: {slots['cpus']:g}, "
+        f"GPUs {each}: {slots['gpus']:g}"
+    )
 
 
 def _described(value: Any) -> str:

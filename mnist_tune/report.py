@@ -25,6 +25,11 @@ def summary_text(experiment: Experiment) -> str:
         f"{summary['wall_s']:.0f} s",
         f"run directory: {summary['path']}",
     ]
+    if summary["lanes"] > 1:
+        lines.append(
+            f"{summary['lanes']} lanes: trials that share a process; {summary['epochs_wasted']} "
+            "epochs trained ahead and thrown away"
+        )
     if counts["unfinished"]:
         lines.append(f"{experiment.state}; go on with: {resume_command(experiment.place)}")
     if best is None:

@@ -93,7 +93,8 @@ def search_here(
     if isinstance(runs := storage_path(storage), str):
         stores.probe(runs)
     check = partial(check_local_slots, asked)
-    with interruptible(), ray_session(asked.address, verbose, check) as connect:
+    light = shares_device(asked)
+    with interruptible(), ray_session(asked.address, verbose, check, light=light) as connect:
         configs = draw(space, asked.num_samples, asked.seed, asked.searcher)
         dataset = load()
         connect()
@@ -160,9 +161,11 @@ def resume_here(
                 f"{place}: the search began on {dataset.name} with checksum "
                 f"{experiment.data['checksum']}, but the data here has {dataset.checksum}"
             )
-        with interruptible(), ray_session(experiment.options.address, verbose) as connect:
+        options = experiment.options
+        light = shares_device(options)
+        with interruptible(), ray_session(options.address, verbose, light=light) as connect:
             connect()
-            slots = ready_slots(experiment.options, experiment.results.to_run, above(place), say)
+            slots = ready_slots(options, experiment.results.to_run, above(place), say)
             return run_trials(experiment, dataset, slots, began_s, show)
 
 
@@ -243,6 +246,13 @@ def new_place(space: Space, options: SearchOptions, name: str | None, storage: s
             "another --storage-path"
         )
     return path
+
+
+def shares_device(options: SearchOptions) -> bool:
+    """Whether trials share a process that trains, as far as one can say before Ray is there."""
+    if options.lanes == "auto":
+        return options.address is None and options.gpus_per_trial != 0 and local_gpus() > 0
+    return options.lanes > 1
 
 
 def check_local_slots(options: SearchOptions) -> Slots | None:

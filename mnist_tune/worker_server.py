@@ -28,20 +28,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
-_OURS = ("mnist_tune.training", "mnist_tune.checkpoints")
+_LIGHT = ("mnist_tune.trial_files",)
+_WHOLE = (*_LIGHT, "mnist_tune.training")
 # What Ray Tune imports, most of its own time; nothing fails if it no longer does.
 _RAYS = ("pandas", "pyarrow.fs", "pydantic", "jsonschema", "requests", "rich", "google.protobuf")
 
 
 def main() -> None:
-    """Serves until the driver is gone: ``worker_server SOCKET_FD DRIVER_FD DIRECTORY``.
+    """Serves until the driver is gone: ``worker_server SOCKET_FD DRIVER_FD WHICH DIRECTORY``.
 
-    The first is a listening socket, the second a pipe whose other end only the driver has; the
-    directory is for whoever looks at the list of processes.
+    The first is a listening socket, the second a pipe whose other end only the driver has. Workers
+    that are ``light`` haven't imported JAX, others are ``whole``. The directory is for whoever
+    looks at the list of processes.
     """
     listening, driver = (int(argument) for argument in sys.argv[1:3])
     _killed_with_its_parent()
-    _import_all()
+    _import_all(_LIGHT if sys.argv[3] == "light" else _WHOLE)
     # The forks' parent doesn't wait for them: let the kernel do it.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     poll = select.poll()
@@ -56,11 +58,11 @@ def main() -> None:
                 asked.close()
 
 
-def _import_all() -> None:
+def _import_all(ours: Sequence[str]) -> None:
     # Garbage collection while everything that is made stays takes a tenth of the time, and in
     # a fork it would write to, and so copy, the memory that is shared.
     gc.disable()
-    for name in _OURS:
+    for name in ours:
         importlib.import_module(name)
     for name in _RAYS:
         with contextlib.suppress(ImportError):

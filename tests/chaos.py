@@ -69,7 +69,8 @@ def play(fault: Fault, seed: int) -> int:
         if fault.own_disk:
             stack.enter_context(small_disk(storage))
         load_dataset("digits", place / "data")
-        options = ("--storage-path", storage, "--asha-type", ASHA_TYPES[seed % 2])
+        lanes = ("--lanes", str(fault.lanes))
+        options = ("--storage-path", storage, "--asha-type", ASHA_TYPES[seed % 2], *lanes)
         driver = stack.enter_context(start(temporary, *_search(fault.space, place), *options))
         stack.callback(driver.kill)
         search = Search(driver, temporary, storage / "run", place / "data", rng)

@@ -115,6 +115,20 @@ def kill_worker_server(search: Search) -> None:
     search.kill(*search.processes("mnist_tune.worker_server"), search.rng.choice(search.workers()))
 
 
+def kill_engine(search: Search) -> None:
+    """kill -9 of the processes that train the trials of many others."""
+    servers = search.processes("mnist_tune.worker_server")
+    forks = [int(pid) for server in servers for pid in _children(server)]
+    engines = [pid for pid in forks if "_RayEngine" in Path(f"/proc/{pid}/cmdline").read_text()]
+    if not engines:
+        raise LostError("there is no engine to kill")
+    search.kill(*engines)
+
+
+def _children(process_id: int) -> list[str]:
+    return Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+
+
 def kill_driver(search: Search) -> None:
     """kill -9 of the driver."""
     search.driver.kill()
@@ -243,11 +257,12 @@ def diverge(_search: Search) -> None:
 
 
 class Fault(NamedTuple):
-    """What is done to a search, the space that it searches, and whether on a disk of its own."""
+    """What is done to a search, its space, whether on a disk of its own, and its lanes."""
 
     hurt: Callable[[Search], None]
     space: str = _SPACE
     own_disk: bool = False
+    lanes: int = 1
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -256,6 +271,11 @@ FAULTS: Mapping[str, Fault] = {
     "kill -9 of the driver": Fault(kill_driver),
     "kill -9 of everything": Fault(kill_everything),
     "kill -9 of the worker server": Fault(kill_worker_server),
+    "kill -9 of the engines": Fault(kill_engine, lanes=3),
+    "kill -9 of a trial in a lane": Fault(kill_trial, lanes=3),
+    "kill -9 of everything with lanes": Fault(kill_everything, lanes=3),
+    "SIGINT with lanes": Fault(interrupt, lanes=3),
+    "trials diverge in lanes": Fault(diverge, _DIVERGING, lanes=3),
     "SIGINT": Fault(interrupt),
     "SIGTERM": Fault(terminate),
     "a trial hangs": Fault(hang),

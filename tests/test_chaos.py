@@ -15,7 +15,8 @@ from tests.processes import events
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["kill -9 of the raylet", "trials raise", "damaged checkpoints", "a full disk"]
+    "name",
+    ["kill -9 of the raylet", "kill -9 of the engines", "damaged checkpoints", "a full disk"],
 )
 def test_nothing_is_lost(name: str) -> None:
     if FAULTS[name].own_disk and not can_mount():

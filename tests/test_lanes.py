@@ -107,7 +107,7 @@ def test_abreast_every_lane_is_within_rounding_of_what_it_is_alone(configs: list
 def test_ten_mnist_configs_have_the_same_curves_and_the_same_best(
     mnist_data_dir: Path, abreast: bool
 ) -> None:
-    data = load_dataset("mnist", mnist_data_dir, train_size=4000)
+    data = load_dataset("mnist", mnist_data_dir, 5000, 4000)
     train, validation = training.device_data(data.train), training.device_data(data.validation)
     shapes = {"features": [8, 16], "dense_units": 32}
     configs = [

@@ -102,7 +102,8 @@ def test_an_outline(storage: str) -> None:
         },
         # 64 epochs of 1,150 images at 17 s for 60,000.
         "estimate": {"epochs": 64, "epochs_without_stopping": 270, "training_s": 21},
-        "slots": {"cpus": 1.0, "gpus": 0, "count": 1},
+        "lanes": "auto",
+        "slots": {"cpus": 1.0, "gpus": 0, "count": 1, "lanes": 1},
     }
     assert not Path(storage).exists()
 
@@ -127,6 +128,16 @@ def test_on_gpus_there_is_no_estimate_in_seconds(
     assert found["slots"]["gpus"] == 1
     assert found["estimate"].keys() == {"epochs", "epochs_without_stopping"}
     assert "training:" not in describe_plan(found)
+    said = "2 trials at a time, CPU cores for as many as turn out to pay: 1, GPUs for as many as"
+    assert f"resources: {said}" in describe_plan(found)
+
+
+def test_lanes_share_a_slot_and_its_time(storage: str) -> None:
+    alone = plan(SPACE, storage=storage, gpus_per_trial=0, num_samples=64)
+    found = plan(SPACE, storage=storage, gpus_per_trial=0, num_samples=64, lanes=4)
+    assert found["slots"]["count"] == 4 * alone["slots"]["count"]
+    assert found["estimate"] == alone["estimate"]
+    assert "trials at a time, CPU cores for 4 of them: 1, GPUs for" in describe_plan(found)
 
 
 def test_a_cluster_is_not_asked(storage: str) -> None:

@@ -192,6 +192,15 @@ def test_settling_stops_what_is_paused_and_nothing_else() -> None:
     ]
 
 
+def test_what_lanes_cost_is_added_up_over_drivers() -> None:
+    results = fold("accuracy", [drawn(0), session(), end("interrupted", 1.0)])
+    assert (results.lanes, results.epochs_wasted, results.compilations) == (1, 0, None)
+    for wasted, compiled in ((2, 1), (3, 4)):
+        results.apply({**session(), "lanes": 8})
+        results.apply({**end("done", 1.0), "epochs_wasted": wasted, "compilations": compiled})
+    assert (results.lanes, results.epochs_wasted, results.compilations) == (8, 5, 5)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_of_equal_trials_the_one_drawn_first_is_best(order: tuple[int, int]) -> None:
     results = fold("accuracy", [drawn(0), drawn(1), *(report(t, 1, 0.9) for t in order)])

@@ -262,6 +262,19 @@ def test_what_is_not_as_it_was_is_named(winner: dict[str, Any], tmp_path: Path) 
     ]
 
 
+def test_lanes_are_named_where_they_change_the_rounding(
+    winner: dict[str, Any], tmp_path: Path
+) -> None:
+    in_lanes = changed(winner, "provenance.lanes", 8)
+    here, versions = devices.current().record(), devices.versions()
+    assert read_best(best_yaml(tmp_path, in_lanes)).differences(here, versions) == []
+    on_gpu = changed(in_lanes, "provenance.device", {**here, "platform": "gpu", "threads": 0})
+    found = read_best(best_yaml(tmp_path, on_gpu)).differences(
+        {**here, "platform": "gpu", "threads": 0}, versions
+    )
+    assert found == ["it was trained in one of 8 lanes, is trained alone"]
+
+
 def test_data_with_another_checksum_is_refused(
     winner: dict[str, Any], digits_data_dir: Path, tmp_path: Path
 ) -> None:
