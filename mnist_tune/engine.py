@@ -216,7 +216,8 @@ class Engine:
     def _can_run(self, seat: _Seat) -> bool:
         if seat.failed or seat.ready is not None or seat.epoch >= self._settings.max_epochs:
             return False
-        return seat.asked is not None or seat.hopeful
+        # What could end this process is run for a trial that waits, and learns that it was it.
+        return seat.asked is not None or (seat.hopeful and not seat.alone)
 
     async def _run_turn(self, turn: Sequence[_Seat]) -> None:
         from mnist_tune.lanes import Lane

@@ -52,7 +52,10 @@ def engines(
     """
     # In a list, since Ray would take them out of its store for an argument.
     data = [ray.put(dataset.train), ray.put(dataset.validation)]
-    desk = ray.remote(Desk).options(num_cpus=0).remote(settings, slots, data)
+    # Where the driver is: a node that is lost doesn't take it along.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+    desk = ray.remote(Desk).options(**options).remote(settings, slots, data)
     try:
         yield desk
     finally:
@@ -63,6 +66,8 @@ def engines(
 
 class Desk:
     """Knows all engines of a search; it's the driver's, and ends with it.
+
+    If its process dies, so do its engines; the one that takes its place has others made.
 
     Args:
         settings: the search's.

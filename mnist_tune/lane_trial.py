@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -14,6 +15,9 @@ from mnist_tune.errors import EngineError
 from mnist_tune.hparams import Config
 from mnist_tune.options import TrialSettings
 from mnist_tune.trial import check_node
+
+if TYPE_CHECKING:
+    from mnist_tune.engines import Slot
 
 _MOST_LOST_ENGINES = 20
 _TRY_AGAIN_S = 0.2
@@ -25,6 +29,7 @@ class LaneTrial(Trainable):  # type: ignore[misc]  # Ray has no types
     Configurations and reports are those of ``trial.TrainingTrial``.
     """
 
+    _slot: Slot | None
     _number: int
     _config: Config
     _engine_name: str
@@ -38,14 +43,14 @@ class LaneTrial(Trainable):  # type: ignore[misc]  # Ray has no types
         """
         check_node(settings)
         self._node = ray.get_runtime_context().get_node_id()
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES") if settings.device == "gpu" else None
-        self._desk = desk
-        self._slot, self._engine = ray.get(desk.seat.remote(self._node, gpus))
+        on_gpu = settings.device == "gpu"
+        self._gpus = os.environ.get("CUDA_VISIBLE_DEVICES") if on_gpu else None
+        self._desk, self._slot = desk, None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Leaves the lane of the last trial, and joins with another one."""
-        ray.get(self._engine.leave.remote(self._number))
+        self._engine.leave.remote(self._number)
         self._begin(new_config)
         return True
 
@@ -61,16 +66,18 @@ class LaneTrial(Trainable):  # type: ignore[misc]  # Ray has no types
             except RayActorError as error:
                 report = None
                 self._check_cause(error)
+                self._leave_slot()
             if report is not None:
                 return {**report, "node": self._node}
-            # Another process has taken the engine's place. Whatever ended the one before, it
-            # won't be this trial that ends this one beside others.
+            # Another process has taken the engine's place. If it was this trial that ended the one
+            # before, it won't end this one beside others.
             self._join(alone=True)
 
     def cleanup(self) -> None:
         """Leaves the engine to others."""
-        self._engine.leave.remote(self._number)
-        self._desk.leave.remote(self._slot)
+        if self._slot is not None:
+            self._engine.leave.remote(self._number)
+            self._leave_slot()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = config["trial"]
@@ -81,16 +88,30 @@ class LaneTrial(Trainable):  # type: ignore[misc]  # Ray has no types
     def _join(self, alone: bool) -> None:
         while True:
             try:
+                if self._slot is None:
+                    seat = self._desk.seat.remote(self._node, self._gpus)
+                    self._slot, self._engine = ray.get(seat)
                 joined = self._engine.join.remote(self._number, self._config, alone)
                 self._engine_name = ray.get(joined)
                 return
             except RayActorError as error:
                 self._count_lost(error)
+                self._leave_slot()
+                alone = True
                 time.sleep(_TRY_AGAIN_S)
+
+    def _leave_slot(self) -> None:
+        if self._slot is not None:
+            self._desk.leave.remote(self._slot)
+        self._slot = None
 
     def _check_cause(self, error: RayActorError) -> None:
         self._count_lost(error)
-        if ray.get(self._desk.was_running.remote(self._engine_name)) == (self._number,):
+        running: tuple[int, ...] = ()
+        # The desk can have died too.
+        with suppress(RayActorError):
+            running = ray.get(self._desk.was_running.remote(self._engine_name))
+        if running == (self._number,):
             raise EngineError("the process that trains died while it trained this trial alone")
 
     def _count_lost(self, error: RayActorError) -> None:

@@ -8,12 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Cli
+from processes import events, nothing_left, start, temporary_directory, wait_until
+from ray_clusters import head, node
 
 from mnist_tune import ledger, search
 from mnist_tune.experiment import Experiment
@@ -159,13 +161,13 @@ def killed() -> Iterator[Any]:
         thread.join(timeout=10)
 
 
-@pytest.mark.parametrize("name", ["ray::_RayEngine", "ray::LaneTrial"])
+@pytest.mark.parametrize("name", ["ray::_RayEngine", "ray::LaneTrial", "ray::Desk"])
 def test_processes_that_die_lose_nothing(
     name: str, digits_data_dir: Path, tmp_path: Path, undisturbed: Experiment, killed: Any
 ) -> None:
     victims = killed(name, tmp_path / "run" / "ledger.jsonl", [3, 14])
     through = run(digits_data_dir, tmp_path, lanes=4)
-    assert len(victims) >= 2
+    assert len(victims) >= 2, name
     assert through.results.counts()["errored"] == 0
     assert numbers(through) == numbers(undisturbed)
     assert through.summary()["best"] == undisturbed.summary()["best"]
@@ -264,3 +266,33 @@ def test_wrong_lanes_are_refused(cli: Cli, lr_beta: Path) -> None:
         assert done.returncode == 2
         assert "--lanes must be auto, or an integer ≥ 1 and ≤ 64; got " in done.stderr
         assert done.stdout == ""
+
+
+def test_lanes_on_a_cluster_that_loses_a_node(
+    lr_beta: Path, digits_data_dir: Path, tmp_path: Path, undisturbed: Experiment
+) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "space.yaml").write_text(json.dumps({"parameters": SPACE}))
+    with temporary_directory() as temporary:
+        with head(temporary, cpus=0) as address, node(address, temporary, 1), ExitStack() as lost:
+            lost.enter_context(node(address, temporary, 1))
+            driver = start(
+                temporary,
+                *("search", "--address", address, "--space", tmp_path / "space.yaml", "--json"),
+                *("--dataset", "digits", "--data-dir", digits_data_dir, "--storage-path", tmp_path),
+                *("--num-samples", "8", "--max-epochs", "4", "--scheduler", "fifo"),
+                *("--lanes", "2", "--name", "run"),
+            )
+            with driver:
+                wait_until(
+                    lambda: len({event["node"] for event in events(run, "report")}) == 2,
+                    *(120, "reports of two nodes"),
+                )
+                lost.close()
+                printed, said = driver.communicate(timeout=180)
+        nothing_left(temporary)
+    assert driver.returncode == 0, said
+    summary = json.loads(printed)
+    assert summary["best"] == undisturbed.summary()["best"]
+    assert summary["trials"]["completed"] == 8
+    assert summary["lanes"] == 2
