@@ -66,8 +66,16 @@ def undisturbed(digits_data_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     return run(digits_data_dir, tmp_path_factory.mktemp("alone"), lanes=1)
 
 
-def process_ids(name: str) -> list[int]:
-    """This user's processes that Ray has named so."""
+TRIALS = "the trials"
+"""Ray names their processes by what they are doing."""
+
+
+def process_ids(name: str, ledger_path: Path) -> list[int]:
+    """Processes that Ray has named so, or those of the trials."""
+    if name == TRIALS:
+        workers = {event["worker"] for event in events(ledger_path.parent, "report")}
+        found = [int(worker.rpartition(":")[2]) for worker in workers]
+        return [process_id for process_id in found if Path(f"/proc/{process_id}").exists()]
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -147,10 +155,11 @@ def killed() -> Iterator[Any]:
         def work() -> None:
             for count in counts:
                 when_reports(path, count)
-                alive = process_ids(name)
+                alive = process_ids(name, path)
                 victims.extend(alive)
                 for process_id in alive:
-                    os.kill(process_id, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(process_id, signal.SIGKILL)
 
         threads.append(threading.Thread(target=work, daemon=True))
         threads[-1].start()
@@ -161,7 +170,7 @@ def killed() -> Iterator[Any]:
         thread.join(timeout=10)
 
 
-@pytest.mark.parametrize("name", ["ray::_RayEngine", "ray::LaneTrial", "ray::Desk"])
+@pytest.mark.parametrize("name", ["ray::_RayEngine", TRIALS, "ray::Desk"])
 def test_processes_that_die_lose_nothing(
     name: str, digits_data_dir: Path, tmp_path: Path, undisturbed: Experiment, killed: Any
 ) -> None:
@@ -176,14 +185,14 @@ def test_processes_that_die_lose_nothing(
 def test_the_processes_of_trials_have_no_jax(
     digits_data_dir: Path, tmp_path: Path, undisturbed: Experiment
 ) -> None:
-    loaded: dict[str, set[bool]] = {"ray::LaneTrial": set(), "ray::_RayEngine": set()}
+    loaded: dict[str, set[bool]] = {TRIALS: set(), "ray::_RayEngine": set()}
 
     def look() -> None:
         when_reports(tmp_path / "run" / "ledger.jsonl", 3)
         end = time.monotonic() + 30
         while not all(loaded.values()) and time.monotonic() < end:
             for name, seen in loaded.items():
-                for process_id in process_ids(name):
+                for process_id in process_ids(name, tmp_path / "run" / "ledger.jsonl"):
                     with suppress(OSError):
                         seen.add("jaxlib" in Path(f"/proc/{process_id}/maps").read_text())
 
@@ -191,7 +200,7 @@ def test_the_processes_of_trials_have_no_jax(
     looking.start()
     run(digits_data_dir, tmp_path, lanes=4)
     looking.join(timeout=40)
-    assert loaded == {"ray::LaneTrial": {False}, "ray::_RayEngine": {True}}
+    assert loaded == {TRIALS: {False}, "ray::_RayEngine": {True}}
 
 
 POISON = """
