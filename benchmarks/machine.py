@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+_ASK_FOR_GPU = """
+import jax
+device = jax.devices()[0]
+print("" if device.platform == "cpu" else device.device_kind)
+"""
 
 _PACKAGES = (
     *("mnist-tune", "jax", "jaxlib", "flax", "optax", "ray", "numpy"),
@@ -24,6 +32,17 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(pages * page_bytes / 2**30, 1),
         "system": platform.platform(),
     }
+
+
+def gpu() -> str | None:
+    """The kind of the GPU that JAX finds, if it does.
+
+    Another process asks: one that has started JAX keeps most of the GPU's memory.
+    """
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_FOR_GPU], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return asked.stdout.strip() or None
 
 
 def versions() -> dict[str, str]:

@@ -31,8 +31,9 @@ def note(record: Mapping[str, Any]) -> str:
     """Where a benchmark's figures come from, in a line."""
     machine, versions = record["machine"], record["versions"]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    devices = ", ".join(filter(None, (machine.get("gpu"), machine["cpu"])))
     return (
-        f"{record['date']}, {machine['cpu']}, {machine['cores_used']} of {machine['cores']} cores, "
+        f"{record['date']}, {devices}, {machine['cores_used']} of {machine['cores']} cores, "
         f"{machine['memory_gib']} GiB; `{record['command']}`; {listed}."
     )
 

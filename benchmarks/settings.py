@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,15 @@ class Settings:
         data_dir: where the data sets are, TFDS's directory.
         quick: sizes that show that everything runs; the figures mean nothing.
         rounds: how often each contestant is measured, ≥ 1.
+        gpu: the kind of the GPU that lanes are measured on; None: a CPU.
     """
 
     data_dir: str
     quick: bool
     rounds: int
+    gpu: str | None = None
 
 
-def take_cores(count: int = CORES) -> None:
-    """Keeps this process, and all it starts, on the first ``count`` cores that it may use."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+def take_cores(cores: Collection[int]) -> None:
+    """Keeps this process, and all it starts, on these cores."""
+    os.sched_setaffinity(0, cores)

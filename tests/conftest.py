@@ -14,7 +14,8 @@ from processes import temporary_directory
 
 # Before JAX is imported here or in a process that a test starts.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
-os.environ["JAX_PLATFORMS"] = "cpu"
+# A GPU only where it's asked for, as benchmarks/gpu_check.sh does.
+os.environ["JAX_PLATFORMS"] = os.environ.get("MNIST_TUNE_TEST_PLATFORM", "cpu")
 
 ROOT = Path(__file__).resolve().parent.parent
 IDX_DIR = Path(os.environ.get("MNIST_IDX_DIR", ROOT.parent / "shared" / "mnist"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import N, compilations, data_of, flat, small
+from test_training import BOUND, N, compilations, data_of, flat, small
 
 from mnist_tune import lanes, training
 from mnist_tune.datasets import load_dataset
@@ -19,7 +19,16 @@ from mnist_tune.lanes import Lane
 __all__ = ["compilations"]  # a fixture
 
 TRAIN, VALIDATION = data_of(N), data_of(20)
+ON_CPU = jax.default_backend() == "cpu"
 FORMS = pytest.mark.parametrize("abreast", [False, True], ids=["in turn", "abreast"])
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """To the last bit on a CPU; a GPU adds up in an order of its own, even in the same program."""
+    if ON_CPU:
+        assert np.array_equal(ours, theirs)
+    else:
+        assert np.abs(ours - theirs).max() <= BOUND * np.abs(theirs).max()
 
 
 def first_epoch(config: Config, max_epochs: int = 10) -> Lane:
@@ -84,10 +93,11 @@ def test_in_turn_every_lane_is_exactly_what_it_is_alone(configs: list[Config]) -
     states, losses, accuracies = together(configs, 2, abreast=False, size=4)
     for i, config in enumerate(configs):
         state, loss, accuracy = alone(config, 2)
-        assert np.array_equal(flat(states[i].params), flat(state.params))
-        assert np.array_equal(flat(states[i].velocity), flat(state.velocity))
-        assert np.array_equal(losses[:, i], loss)
-        assert np.array_equal(accuracies[:, i], accuracy)
+        assert_same(flat(states[i].params), flat(state.params))
+        assert_same(flat(states[i].velocity), flat(state.velocity))
+        assert_same(losses[:, i], loss)
+        if ON_CPU:
+            assert np.array_equal(accuracies[:, i], accuracy)
 
 
 @settings(deadline=None, max_examples=25)
@@ -119,7 +129,7 @@ def test_ten_mnist_configs_have_the_same_curves_and_the_same_best(
     alone_losses = np.stack([loss for _, loss, _ in curves], 1)
     alone_accuracies = np.stack([accuracy for _, _, accuracy in curves], 1)
     if not abreast:
-        assert np.array_equal(losses, alone_losses)
+        assert_same(losses, alone_losses)
     assert np.abs(accuracies - alone_accuracies).max() <= 1e-3
     assert accuracies[-1].argmax() == alone_accuracies[-1].argmax()
     # They learn, and each differently: else they would be equal for nothing.
@@ -134,9 +144,9 @@ def test_a_lane_that_diverges_leaves_its_neighbours_alone(abreast: bool) -> None
     states, losses, _ = together([calm[0], wild, calm[1]], 4, abreast)
     without, losses_without, _ = together([calm[0], calm[1], calm[1]], 4, abreast)
     assert not np.isfinite(losses[-1, 1])
-    assert np.array_equal(losses[:, [0, 2]], losses_without[:, [0, 2]])
+    assert_same(losses[:, [0, 2]], losses_without[:, [0, 2]])
     for lane in (0, 2):
-        assert np.array_equal(flat(states[lane].params), flat(without[lane].params))
+        assert_same(flat(states[lane].params), flat(without[lane].params))
 
 
 @FORMS
