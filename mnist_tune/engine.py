@@ -250,13 +250,14 @@ class Engine:
             self._answer(seat, report)
 
     def _broke(self, turn: Sequence[_Seat], error: Exception) -> None:
-        """Finds out which lane it was, or whether they were too many: each goes on alone."""
+        """Tries half as many lanes next; of a single one, it's that trial's failure."""
         for seat in turn:
             seat.epoch -= 1
-            seat.alone = True
         if len(turn) > 1:
             self._programs.limit(turn[0].config, (len(turn) + 1) // 2)
             return
+        # It wasn't their number.
+        self._programs.limit(turn[0].config, self._most)
         seat = turn[0]
         lines = str(error).strip().splitlines() or [""]
         seat.failed = EngineError(f"{type(error).__name__}: {lines[0]}")

@@ -78,22 +78,23 @@ def lanes_that_pay(config: Config, train: Split, settings: TrialSettings, most: 
 
 
 def most_that_pay(lanes_per_s: Callable[[int], float], most: int, fits: Callable[[], bool]) -> int:
-    """Takes four times as many lanes for as long as that gives a good deal more a second.
+    """Takes up to four times as many lanes for as long as that gives a good deal more a second.
 
     Args:
         lanes_per_s: measures so many lanes.
         most: no more lanes than this, ≥ 1.
         fits: whether the memory would do for four times what was measured last.
     """
-    paid, lanes, best = 1, 4, lanes_per_s(1)
-    while lanes <= most and fits():
+    paid, best = 1, lanes_per_s(1)
+    while paid < most and fits():
+        lanes = min(4 * paid, most)
         try:
             rate = lanes_per_s(lanes)
         except Exception:  # noqa: BLE001  # out of memory, by whatever name
             break
         if rate < _LEAST_GAIN * best:
             break
-        paid, lanes, best = lanes, 4 * lanes, rate
+        paid, best = lanes, rate
     return paid
 
 

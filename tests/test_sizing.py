@@ -48,8 +48,10 @@ def test_more_lanes_are_taken_while_they_pay(
 
 def test_no_more_than_there_are_trials_or_than_fit() -> None:
     rising = {1: 1.0, 4: 4.0, 16: 16.0, 64: 64.0}
-    assert paying(rising, most=20) == (16, [1, 4, 16])
-    assert paying(rising, most=3) == (1, [1])
+    rising[20] = 20.0
+    assert paying(rising, most=20) == (20, [1, 4, 16, 20])
+    assert paying({1: 1.0, 3: 2.0}, most=3) == (3, [1, 3])
+    assert paying(rising, most=1) == (1, [1])
     assert paying(rising, fits=False) == (1, [1])
 
 
