@@ -12,6 +12,7 @@ import asyncio
 import math
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,6 +114,7 @@ class Engine:
             training.device_data(train), training.device_data(validation), most, self._abreast
         )
         self._seats: dict[int, _Seat] = {}
+        self._joins: Counter[int] = Counter()
         self._turns = self._wasted = 0
         self._wake: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,8 +135,13 @@ class Engine:
             self._wake = asyncio.Event()
             self._keep_up(self._run())
         await self.leave(trial)
-        self._seats[trial] = await asyncio.to_thread(self._seated, trial, config, alone)
-        self._wake.set()
+        self._joins[trial] += 1
+        turn = self._joins[trial]
+        seat = await asyncio.to_thread(self._seated, trial, config, alone)
+        # Reading takes its time: a process that took this one's place can have been sooner.
+        if self._joins[trial] == turn:
+            self._seats[trial] = seat
+            self._wake.set()
         return self._name
 
     async def next_report(self, trial: int) -> Report | None:
@@ -163,6 +170,7 @@ class Engine:
             self._wasted += seat.epoch - seat.taken
             if seat.asked:
                 seat.asked.cancel()
+                seat.asked = None
 
     async def note(self) -> Note:
         """What it has done; epochs that nobody has asked for yet count as thrown away."""
@@ -237,6 +245,8 @@ class Engine:
         finally:
             for seat in turn:
                 seat.running = False
+            # What ends this process from now on isn't these trials.
+            self._tell(self._name, self._note())
         for lane, seat in enumerate(turn):
             seat.state, seat.alone = states[lane], False
             self._through(seat, _report(seat.epoch, metrics, lane, took_s))

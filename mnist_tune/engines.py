@@ -7,6 +7,8 @@ The first of them to come has the node's engines made; the engine itself asks Ra
 from __future__ import annotations
 
 import asyncio
+import os
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -146,7 +148,12 @@ class _RayEngine(Engine):
         gpus: str | None,
         desk: Any,
     ) -> None:
-        super().__init__(settings, train, validation, lanes, gpus, desk.tell.remote)
+        try:
+            super().__init__(settings, train, validation, lanes, gpus, desk.tell.remote)
+        except Exception as error:  # noqa: BLE001  # whatever it is: a GPU that isn't free yet
+            # Ray starts a process again that died, and never one that raised here.
+            traceback.print_exception(error)
+            os._exit(1)
 
     async def last_note(self) -> tuple[str, Note]:
         """This process's name, and what it has done."""

@@ -98,7 +98,7 @@ class LaneTrial(Trainable):  # type: ignore[misc]  # Ray has no types
                 self._count_lost(error)
                 self._leave_slot()
                 alone = True
-                time.sleep(_TRY_AGAIN_S)
+                time.sleep(_TRY_AGAIN_S * self._lost_engines)
 
     def _leave_slot(self) -> None:
         if self._slot is not None:

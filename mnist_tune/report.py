@@ -27,8 +27,8 @@ def summary_text(experiment: Experiment) -> str:
     ]
     if summary["lanes"] > 1:
         lines.append(
-            f"{summary['lanes']} lanes: trials that share a process; {summary['epochs_wasted']} "
-            "epochs trained ahead and thrown away"
+            f"{summary['lanes']} lanes a slot; trained ahead and thrown away: "
+            f"{summary['epochs_wasted']} epochs"
         )
     if counts["unfinished"]:
         lines.append(f"{experiment.state}; go on with: {resume_command(experiment.place)}")

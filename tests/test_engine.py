@@ -66,7 +66,8 @@ class Watched(Engine):
 
     def _told(self, _name: str, note: Note) -> None:
         self.notes.append(note)
-        self.turns.append(note.running)
+        if note.running:
+            self.turns.append(note.running)
 
     async def settled(self) -> None:
         """Waits until nothing is left that the engine would do unasked."""
@@ -211,6 +212,48 @@ def test_a_trial_that_joins_again_is_in_one_lane(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert [r["epoch"] for r in await reports_of(engine, 0, MAX_EPOCHS)] == [1, 2, 3, 4, 5]
+
+    run_with(Watched(tmp_path), work)
+
+
+def test_a_program_that_breaks_after_its_trial_has_left_ends_nothing(tmp_path: Path) -> None:
+    async def work(engine: Watched) -> None:
+        engine.gate.clear()
+        await engine.join(0, CONFIGS[0], alone=False)
+        await engine.join(1, CONFIGS[1], alone=False)
+        engine.breaks = lambda trials: trials == (0,) and len(engine.turns) == 1
+        asked = asyncio.create_task(engine.next_report(0))
+        await asyncio.sleep(0.1)
+        await engine.leave(0)
+        engine.gate.set()
+        assert [r["epoch"] for r in await reports_of(engine, 1, MAX_EPOCHS)] == [1, 2, 3, 4, 5]
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    run_with(Watched(tmp_path), work)
+
+
+def test_a_process_that_joins_late_does_not_take_the_lane_of_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(engine: Watched) -> None:
+        slow = threading.Event()
+        seated, calls = engine._seated, []
+
+        def wait_first(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) == 1:
+                assert slow.wait(60)
+            return seated(*arguments)
+
+        monkeypatch.setattr(engine, "_seated", wait_first)
+        late = asyncio.create_task(engine.join(0, CONFIGS[0], alone=False))
+        await asyncio.sleep(0.1)
+        await engine.join(0, CONFIGS[0], alone=False)
+        assert [r["epoch"] for r in await reports_of(engine, 0, 2)] == [1, 2]
+        slow.set()
+        await late
+        assert [r["epoch"] for r in await reports_of(engine, 0, 3)] == [3, 4, 5]
 
     run_with(Watched(tmp_path), work)
 

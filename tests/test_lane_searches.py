@@ -79,11 +79,21 @@ def process_ids(name: str, ledger_path: Path) -> list[int]:
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            if name in (directory / "cmdline").read_text():
+            if name in (directory / "cmdline").read_text() and _is_ours(int(directory.name)):
                 found.append(int(directory.name))
         except OSError:
             continue
     return found
+
+
+def _is_ours(process_id: int) -> bool:
+    """Whether this process has started it, or what started it."""
+    while process_id > 1:
+        if process_id == os.getpid():
+            return True
+        status = Path(f"/proc/{process_id}/stat").read_text()
+        process_id = int(status.rpartition(")")[2].split()[1])
+    return False
 
 
 def when_reports(path: Path, count: int, timeout_s: float = 120) -> None:

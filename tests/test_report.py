@@ -37,7 +37,7 @@ def test_a_summary_ends_with_the_best_and_how_to_train_it(tmp_path: Path) -> Non
 def test_a_summary_says_what_lanes_cost(tmp_path: Path) -> None:
     experiment = finished_run(tmp_path / "run")
     experiment.results.lanes, experiment.results.epochs_wasted = 8, 3
-    said = "8 lanes: trials that share a process; 3 epochs trained ahead and thrown away"
+    said = "8 lanes a slot; trained ahead and thrown away: 3 epochs"
     assert summary_text(experiment).splitlines()[2] == said
 
 

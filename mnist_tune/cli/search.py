@@ -43,7 +43,7 @@ STORAGE_HELP = (
     "--lanes",
     metavar="auto|N",
     callback=lambda _context, _parameter, text: _number_or_text(text),
-    help="Trials that share a process and its slot.  [default: auto]",
+    help="Trials that share a slot; auto: as many as pay, 1 on a CPU.  [default: auto]",
 )
 @click.option("--max-failures", type=int, help="Restarts of a trial that dies.  [default: 2]")
 @click.option("--time-budget", "time_budget_s", type=float, help="Seconds after which to end.")
