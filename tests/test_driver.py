@@ -23,7 +23,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a search in which Ray's part is a list of events."""
 
     def run(experiment: Experiment, events: list[Event]) -> Experiment:
-        def fit(_e: Any, _d: Any, _p: Any, rungs: Any, _epochs: Any, record: Any) -> None:
+        def fit(_e: Any, _d: Any, _p: Any, rungs: Any, _r: Any, _c: Any, record: Any) -> None:
             assert events, "there is nothing to do"
             for event in events:
                 if event["event"] == "promote":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,12 @@ def test_a_start_that_is_under_way_is_left_alone_and_trials_keep_their_order(
     begun, trials = run(tmp_path, warm_starts())
     assert begun == 2
     # The one whose own process took long.
-    (late,) = [second for first, second in pairwise(trials) if first > second]
-    assert late in {0, 1}
-    assert [trial for trial in trials if trial != late] == [1 - late, *range(2, 30)]
+    late = max(0, 1, key=trials.index)
+    assert trials.index(late) > 2
+    first, *others = [trial for trial in trials if trial != late]
+    assert first == 1 - late
+    # Two processes that begin at the same time write their lines in either order.
+    assert all(abs(place - trial) <= 1 for place, trial in enumerate(others, 2))
 
 
 def test_ray_alone_begins_more_processes_than_there_are_slots(tmp_path: Path) -> None:
