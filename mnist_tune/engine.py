@@ -14,8 +14,7 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from mnist_tune import devices
@@ -23,15 +22,10 @@ from mnist_tune.datasets import Split
 from mnist_tune.errors import EngineError
 from mnist_tune.hparams import Config, shapes_of
 from mnist_tune.options import TrialSettings
-from mnist_tune.places import Place
 from mnist_tune.rungs import score
-from mnist_tune.trial_files import files_of, keep, read_kept
+from mnist_tune.seats import Report, Seat, report_of, seat_for
+from mnist_tune.trial_files import keep
 from mnist_tune.turns import Waiting, next_turn
-
-if TYPE_CHECKING:
-    from mnist_tune.training import Hypers, Metrics, State
-
-Report = dict[str, Any]
 
 
 class Note(NamedTuple):
@@ -46,39 +40,6 @@ class Note(NamedTuple):
     running: tuple[int, ...]
     epochs_wasted: int
     compilations: int
-
-
-@dataclass
-class _Seat:
-    """A trial in its lane.
-
-    Attributes:
-        state: after the last epoch that is through.
-        epoch: the last that has been begun.
-        taken: the last whose report the trial has got.
-        since: the turn after which it has waited.
-        alone: it may not run beside others.
-        hopeful: its last report's scores are finite; else it will be stopped.
-        ready: the report of an epoch that the trial hasn't asked for.
-        asked: what the trial waits with.
-        failed: why its next epoch could not be trained.
-    """
-
-    trial: int
-    config: Config
-    place: Place
-    hypers: Hypers
-    state: State
-    epoch: int
-    taken: int
-    best_score: float
-    since: int
-    alone: bool
-    hopeful: bool = True
-    running: bool = False
-    ready: Report | None = None
-    asked: asyncio.Future[Report] | None = None
-    failed: EngineError | None = None
 
 
 class Engine:
@@ -113,7 +74,7 @@ class Engine:
         self._programs = Programs(
             training.device_data(train), training.device_data(validation), most, self._abreast
         )
-        self._seats: dict[int, _Seat] = {}
+        self._seats: dict[int, Seat] = {}
         self._joins: Counter[int] = Counter()
         self._turns = self._wasted = 0
         self._wake: asyncio.Event | None = None
@@ -137,7 +98,7 @@ class Engine:
         await self.leave(trial)
         self._joins[trial] += 1
         turn = self._joins[trial]
-        seat = await asyncio.to_thread(self._seated, trial, config, alone)
+        seat = await asyncio.to_thread(seat_for, trial, config, self._settings, self._turns, alone)
         # Reading takes its time: a process that took this one's place can have been sooner.
         if self._joins[trial] == turn:
             self._seats[trial] = seat
@@ -180,29 +141,6 @@ class Engine:
         running = tuple(seat.trial for seat in self._seats.values() if seat.running)
         return Note(running, self._wasted + ahead, self._programs.compilations)
 
-    def _seated(self, trial: int, config: Config, alone: bool) -> _Seat:
-        from mnist_tune import training
-
-        place = files_of(self._settings, trial)
-        hypers = training.hypers(config, self._settings.max_epochs)
-        kept = read_kept(place)
-        state = training.state_from(kept.arrays) if kept else training.initial_state(config)
-        epoch = kept.report["epoch"] if kept else 0
-        best_score = kept.best_score if kept else -math.inf
-        return _Seat(
-            trial,
-            config,
-            place,
-            hypers,
-            state,
-            epoch,
-            epoch,
-            best_score,
-            self._turns,
-            alone,
-            ready=kept.report if kept else None,
-        )
-
     async def _run(self) -> None:
         assert self._wake is not None
         while True:
@@ -210,7 +148,7 @@ class Engine:
             turn = self._next_turn()
             await (self._run_turn(turn) if turn else self._wake.wait())
 
-    def _next_turn(self) -> list[_Seat]:
+    def _next_turn(self) -> list[Seat]:
         waiting = [
             Waiting(
                 seat.trial, shapes_of(seat.config), seat.since, seat.asked is not None, seat.alone
@@ -221,13 +159,13 @@ class Engine:
         turn = [self._seats[trial] for trial in next_turn(waiting, self._most, self._abreast)]
         return turn[: self._programs.most(turn[0].config)] if turn else []
 
-    def _can_run(self, seat: _Seat) -> bool:
+    def _can_run(self, seat: Seat) -> bool:
         if seat.failed or seat.ready is not None or seat.epoch >= self._settings.max_epochs:
             return False
         # What could end this process is run for a trial that waits, and learns that it was it.
         return seat.asked is not None or (seat.hopeful and not seat.alone)
 
-    async def _run_turn(self, turn: Sequence[_Seat]) -> None:
+    async def _run_turn(self, turn: Sequence[Seat]) -> None:
         from mnist_tune.lanes import Lane
 
         self._turns += 1
@@ -249,9 +187,9 @@ class Engine:
             self._tell(self._name, self._note())
         for lane, seat in enumerate(turn):
             seat.state, seat.alone = states[lane], False
-            self._through(seat, _report(seat.epoch, metrics, lane, took_s))
+            self._through(seat, report_of(seat.epoch, metrics, lane, took_s))
 
-    def _through(self, seat: _Seat, report: Report) -> None:
+    def _through(self, seat: Seat, report: Report) -> None:
         if self._seats.get(seat.trial) is not seat:
             return
         value = score(self._settings.metric, report["accuracy"], report["loss"])
@@ -259,7 +197,7 @@ class Engine:
         if seat.asked:
             self._answer(seat, report)
 
-    def _broke(self, turn: Sequence[_Seat], error: Exception) -> None:
+    def _broke(self, turn: Sequence[Seat], error: Exception) -> None:
         """Tries half as many lanes next; of a single one, it's that trial's failure."""
         for seat in turn:
             seat.epoch -= 1
@@ -275,7 +213,7 @@ class Engine:
             seat.asked.set_exception(seat.failed)
             seat.asked = None
 
-    def _answer(self, seat: _Seat, report: Report) -> None:
+    def _answer(self, seat: Seat, report: Report) -> None:
         """Keeps an epoch, then tells the trial of it; the next one can be trained meanwhile."""
         asked, state = seat.asked, seat.state
         seat.asked = seat.ready = None
@@ -309,15 +247,6 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_end_if_broken)
-
-
-def _report(epoch: int, metrics: Metrics, lane: int, took_s: float) -> Report:
-    return {
-        "epoch": epoch,
-        "accuracy": float(metrics.accuracy[lane]),
-        "loss": float(metrics.loss[lane]),
-        "epoch_s": round(took_s, 6),
-    }
 
 
 def _end_if_broken(task: asyncio.Task[None]) -> None:

@@ -75,13 +75,14 @@ class Programs:
         if wanted not in sizes:
             sizes[wanted] = self._compiler.submit(self._compile, config, wanted)
         if not sizes[wanted].done():
-            ready = [size for size, made in sizes.items() if size >= live and made.done()]
+            made = [size for size, each in sizes.items() if each.done() and not each.exception()]
+            ready = [size for size in made if size >= live]
             if ready:
                 return min(ready)
         try:
             sizes[wanted].result()
         except Exception:
-            # It may fit another time.
+            # Raised again, and not kept: it may fit another time.
             del sizes[wanted]
             raise
         return wanted

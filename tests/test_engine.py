@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from examples import new_run
-from test_lanes import alone
+from test_lanes import alone, first_epoch
 from test_training import small
 
+from mnist_tune import engine as engine_room
 from mnist_tune import programs, trial_files
 from mnist_tune.checkpoints import LAST, read_checkpoint
 from mnist_tune.datasets import Split
@@ -238,7 +239,7 @@ def test_a_process_that_joins_late_does_not_take_the_lane_of_its_successor(
 ) -> None:
     async def work(engine: Watched) -> None:
         slow = threading.Event()
-        seated, calls = engine._seated, []
+        seated, calls = engine_room.seat_for, []
 
         def wait_first(*arguments: Any) -> Any:
             calls.append(arguments)
@@ -246,7 +247,7 @@ def test_a_process_that_joins_late_does_not_take_the_lane_of_its_successor(
                 assert slow.wait(60)
             return seated(*arguments)
 
-        monkeypatch.setattr(engine, "_seated", wait_first)
+        monkeypatch.setattr(engine_room, "seat_for", wait_first)
         late = asyncio.create_task(engine.join(0, CONFIGS[0], alone=False))
         await asyncio.sleep(0.1)
         await engine.join(0, CONFIGS[0], alone=False)
@@ -370,3 +371,30 @@ def test_in_turn_a_program_is_as_long_as_its_lanes_can_wait(
         return made.most(CONFIGS[0])
 
     assert [most_after(s) for s in (0.001, 0.3, 0.6, 20.0)] == [8, 3, 1, 1]
+
+
+def test_abreast_a_better_size_is_compiled_while_another_one_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = programs.Programs(train(), validation(), 4, abreast=True)
+    sizes, compiles = [], threading.Event()
+    next_epoch, program = programs.lanes.next_epoch, programs.lanes.program
+
+    def watched(*arguments: Any) -> Any:
+        sizes.append(arguments[4])
+        return next_epoch(*arguments)
+
+    def held_up(*arguments: Any) -> Any:
+        assert arguments[3] != 1 or compiles.wait(60)
+        return program(*arguments)
+
+    monkeypatch.setattr(programs.lanes, "next_epoch", watched)
+    monkeypatch.setattr(programs.lanes, "program", held_up)
+    made.run(CONFIGS[0], [first_epoch(config) for config in CONFIGS[:3]])
+    made.run(CONFIGS[0], [first_epoch(CONFIGS[0])])
+    assert sizes == [4, 4]
+    compiles.set()
+    made._sizes[programs.shapes_of(CONFIGS[0])][1].result(60)
+    made.run(CONFIGS[0], [first_epoch(CONFIGS[0])])
+    assert sizes == [4, 4, 1]
+    assert made.compilations == 2
