@@ -13,7 +13,8 @@ import math
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -171,7 +172,11 @@ class Engine:
         self._turns += 1
         for seat in turn:
             seat.running, seat.epoch, seat.since = True, seat.epoch + 1, self._turns
-        self._tell(self._name, self._note())
+        told = self._tell(self._name, self._note())
+        if turn[0].alone and isinstance(told, Awaitable):
+            # If it ends this process, that must be known.
+            with suppress(Exception):
+                await told
         inputs = [Lane(seat.state, seat.hypers, seat.epoch) for seat in turn]
         try:
             states, metrics, took_s = await asyncio.to_thread(
